@@ -1,0 +1,1 @@
+"""One module for each detector family; installed and imported as ``refinebox.adapters``."""

@@ -1,0 +1,6 @@
+"""``python -m refinebox``."""
+
+from refinebox.cli import app
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,346 @@
+"""The command line: parse, call, print. Nothing here imports torch before a command runs."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+import refinebox
+
+if TYPE_CHECKING:
+    from refinebox.data import CocoData
+    from refinebox.detector import Detector
+
+EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)
+
+
+class OneLineErrors(TyperGroup):
+    """Turns what a user can put right into one line and exit code 2; REFINEBOX_DEBUG=1 shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EXPECTED_ERRORS as error:
+            if os.environ.get("REFINEBOX_DEBUG"):
+                raise
+            typer.echo(f"refinebox: {one_line(error)}", err=True)
+            raise typer.Exit(2) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message, without the traceback that a data-loading process puts before it."""
+    text = str(error)
+    if text.startswith("Caught "):
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return " ".join(text.split())
+
+
+app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+DetectorName = Annotated[
+    str, typer.Option("--detector", help="A name that `refinebox detectors` lists, or a file that refinebox wrote.")
+]
+Weights = Annotated[Path | None, typer.Option(help="The detector's checkpoint (.pth or .safetensors).")]
+Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder in COCO's layout: annotations/instances_*.json beside the image folders."),
+]
+Annotations = Annotated[Path | None, typer.Option(help="COCO annotation file, instead of --data.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of its images.")]
+Categories = Annotated[
+    Literal["check", "id", "name"],
+    typer.Option(help="Match the data's categories with the detector's by id and name, id alone, or name alone."),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU where there is one.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
+ShortSide = Annotated[
+    int | None, typer.Option(min=1, help="Short side of the input in pixels, instead of the detector's own.")
+]
+LongSide = Annotated[
+    int | None, typer.Option(min=1, help="Limit of the long side in pixels, instead of the detector's own.")
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(refinebox.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Better boxes from a detector that stays as it is."""
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for data, runs, pictures and summary.json.")] = Path(
+        "refinebox-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of the generated images and of the training.")] = 0,
+) -> None:
+    """Everything at once on generated images and the bundled detector: a few minutes on a laptop's CPU."""
+    from refinebox.demo import run
+
+    run(output, seed)
+
+
+@app.command()
+def detectors() -> None:
+    """List the detectors that have a name."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from refinebox.zoo import DETECTORS
+
+    table = Table()
+    for column in ("name", "family", "backbone", "COCO AP", "weights"):
+        table.add_column(column, overflow="fold")
+    for name, entry in DETECTORS.items():
+        ap = "–" if entry.ap is None else f"{entry.ap:.1f}"
+        table.add_row(name, entry.family, entry.backbone, ap, "in the package" if entry.bundled else entry.source)
+    Console(width=None if Console().is_terminal else 140).print(table)
+
+
+@app.command(
+    "oracle-analysis",
+    epilog="Example: refinebox oracle-analysis --detector dab-detr-r50 --weights dab.pth --data coco/",
+)
+def oracle_analysis(
+    detector: DetectorName,
+    weights: Weights = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    categories: Categories = "check",
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    batch_size: BatchSize = 1,
+    workers: Workers = 0,
+    device: Device = "auto",
+    json_file: Json = None,
+) -> None:
+    """Swap predicted classes or boxes for the truth: would better boxes help?"""
+    from refinebox import oracle
+    from refinebox.evaluate import Link
+    from refinebox.report import print_table
+
+    _check_output_file(json_file)
+    model = _load(detector, weights, device, short_side, long_side)
+    validation = _read("val", data, annotations, images)
+    metrics = oracle.analyse(
+        model, validation, Link.between(model, validation, categories), batch_size=batch_size, workers=workers
+    )
+    titles = {swap.title: metrics[swap.name] for swap in oracle.SWAPS}
+    print_table(f"{model.profile.name}: AP in points, gain over the detector as it is", titles, baseline="as is")
+    typer.echo("\n".join((oracle.MATCHING_RULE, oracle.SCORE_RULE, oracle.NOTE)))
+    _write_json(json_file, {"swaps": metrics})
+
+
+@app.command(
+    epilog="Example: refinebox train --detector dab-detr-r50 --weights dab.pth --data coco/ --output runs/first"
+)
+def train(
+    detector: DetectorName,
+    weights: Weights = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    val_annotations: Annotated[
+        Path | None, typer.Option(help="COCO annotation file of the validation images, instead of --data.")
+    ] = None,
+    val_images: Annotated[Path | None, typer.Option(help="Folder of the validation images.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/refiner"),
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
+    batch_size: BatchSize = 16,
+    learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
+    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's; normalisation layers do not decay.")] = 1e-4,
+    schedule: Annotated[
+        Literal["step", "cosine"],
+        typer.Option(help="step: a tenth of the rate in the last twelfth; cosine: warm-up, then down to zero."),
+    ] = "step",
+    clip_norm: Annotated[float, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = 0.1,
+    jitter: Annotated[int, typer.Option(min=0, help="Moved copies of every object to learn from as well.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="How often the refiner moves each box.")] = 3,
+    augmentation: Annotated[
+        Literal["multiscale", "flip", "none"], typer.Option(help="multiscale: DETR's flips, sizes and crops.")
+    ] = "multiscale",
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    categories: Categories = "check",
+    seed: Annotated[int, typer.Option(help="Of the initial weights, the order and the augmentation.")] = 0,
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> None:
+    """Train a refiner; the detector stays as it is. The defaults are the published recipe."""
+    from refinebox import train as training
+
+    model = _load(detector, weights, device, short_side, long_side)
+    settings = training.Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        jitter=jitter,
+        steps=steps,
+        augmentation=augmentation,
+        seed=seed,
+    )
+    splits = _read("train", data, annotations, images), _read("val", data, val_annotations, val_images)
+    report = training.train(model, *splits, output, settings, categories=categories, workers=workers, continued=resume)
+    typer.echo(report.verdict())
+    source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
+    arguments = [*source, "--refiner", str(report.best), "--output", "better.safetensors"]
+    typer.echo(f"next: {shlex.join(['refinebox', 'apply', *arguments])}")
+
+
+@app.command(
+    epilog="Example: refinebox apply --detector dab-detr-r50 --weights dab.pth --refiner best.safetensors "
+    "--output better.safetensors"
+)
+def apply(
+    detector: DetectorName,
+    refiner: Annotated[Path, typer.Option(help="best.safetensors of a run, or a published model_final.pth.")],
+    output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
+    weights: Weights = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
+    ] = False,
+) -> None:
+    """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
+    from refinebox.apply import apply as upgrade
+    from refinebox.zoo import weights_path
+
+    metadata = upgrade(_load(detector, weights, "cpu"), weights_path(detector, weights), refiner, output, force=force)
+    before, after = metadata["before"], metadata["after"]
+    known = (
+        f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"
+        if before and after
+        else "its AP is not known; run refinebox eval"
+    )
+    typer.echo(f"wrote {output}: {known}")
+
+
+@app.command("eval", epilog="Example: refinebox eval better.safetensors --data coco/ --json figures.json")
+def evaluate(
+    model: Model,
+    weights: Weights = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    categories: Categories = "check",
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    batch_size: BatchSize = 1,
+    workers: Workers = 0,
+    device: Device = "auto",
+    output: Annotated[
+        Path, typer.Option(help="Folder for before.json and after.json in COCO's results format.")
+    ] = Path("results"),
+    json_file: Json = None,
+) -> None:
+    """AP before and after refinement, side by side, and COCO results files."""
+    from refinebox import checkpoint
+    from refinebox.evaluate import Link, coco_ap, detect, to_results
+    from refinebox.report import print_table
+
+    _check_output_file(json_file)
+    _check_output_folder(output)
+    detector = _load(model, weights, device, short_side, long_side)
+    validation = _read("val", data, annotations, images)
+    link = Link.between(detector, validation, categories)
+    rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
+    metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}
+    print_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before")
+    for stage, found in rows.items():
+        checkpoint.write_json(output / f"{stage}.json", to_results(found))
+    _write_json(json_file, metrics)
+
+
+@app.command(epilog="Example: refinebox predict better.safetensors photos/ --output predictions")
+def predict(
+    model: Model,
+    inputs: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
+    weights: Weights = None,
+    output: Annotated[Path, typer.Option(help="Folder for results.json and pictures/.")] = Path("predictions"),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score that is drawn.")] = 0.3,
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    device: Device = "auto",
+) -> None:
+    """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
+    from refinebox.predict import predict as run
+
+    predicted = run(_load(model, weights, device, short_side, long_side), inputs, output, threshold=threshold)
+    for reason in predicted.skipped:
+        typer.echo(f"skipped: {reason}", err=True)
+    typer.echo(f"{len(predicted.pictures)} images: {predicted.results}, {output / 'pictures'}")
+
+
+def _load(
+    name: str, weights: Path | None, device: str, short_side: int | None = None, long_side: int | None = None
+) -> "Detector":
+    import torch
+
+    from refinebox.apply import load
+    from refinebox.zoo import load_detector
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    detector = load(name) if weights is None and name.endswith(".safetensors") else load_detector(name, weights)
+    detector.resize(short_side, long_side)
+    try:
+        return detector.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises the second for what it was not built with
+        raise ValueError(f"no device {device!r} here ({str(error).splitlines()[0]}); pass --device cpu") from error
+
+
+def _read(
+    split: Literal["train", "val"], folder: Path | None, annotations: Path | None, images: Path | None
+) -> "CocoData":
+    from refinebox.data import find, read
+
+    if annotations is not None and images is not None:
+        found = annotations, images
+    elif folder is not None and annotations is None and images is None:
+        found = find(folder, split)
+    else:
+        raise ValueError(
+            f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
+        )
+    data = read(*found)
+    typer.echo(f"{split}: {data.summary()}")
+    return data
+
+
+def _check_output_file(path: Path | None) -> None:
+    """Found out before the work, not after it."""
+    if path is not None and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file to write")
+    if path is not None:
+        _check_output_folder(path.parent)
+
+
+def _check_output_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; name a folder")
+
+
+def _write_json(path: Path | None, content: Any) -> None:
+    if path is not None:
+        from refinebox.checkpoint import write_json
+
+        write_json(path, content)

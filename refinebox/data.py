@@ -1,0 +1,347 @@
+"""COCO-format annotations to padded batches; every oddity of real files is handled here and counted."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from refinebox.boxes import to_fractions
+from refinebox.images import pad, preprocess, read_image, resized
+
+Augmentation = Literal["multiscale", "flip", "none"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The objects of one image.
+
+    Attributes:
+        boxes: ``[N, 4]`` cxcywh, fractions of the image as the detector sees it (resized, unpadded).
+        columns: ``[N]`` int64, the score column of each object's category.
+    """
+
+    boxes: Tensor
+    columns: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded images and their objects.
+
+    Attributes:
+        images: ``[B, 3, H, W]`` normalised, zero-padded right and bottom.
+        sizes: ``[B, 2]`` (height, width) without padding, in pixels.
+        original_sizes: ``[B, 2]`` (height, width) of the image files, in pixels.
+        targets: one for each image.
+        image_ids: the annotation file's ids.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    original_sizes: Tensor
+    targets: list[Target]
+    image_ids: list[int]
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on ``device``; original sizes stay on the CPU's clock with the rest."""
+        targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
+        images, sizes = self.images.to(device, non_blocking=True), self.sizes.to(device)
+        return Batch(images, sizes, self.original_sizes.to(device), targets, self.image_ids)
+
+
+@dataclass(frozen=True)
+class CocoData:
+    """A checked annotation file.
+
+    Attributes:
+        images: COCO image entries, complete with width and height.
+        annotations: COCO annotations, complete, with an id above 0 each, crowds included.
+        categories: category id to name.
+        folder: where the image files are.
+        notes: what was dropped or filled in, and how often.
+    """
+
+    images: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+    categories: dict[int, str]
+    folder: Path
+    notes: dict[str, int]
+
+    def summary(self) -> str:
+        """One line for people: how much there is, and what was dropped or filled in."""
+        notes = "".join(f"; {count:,} {note}" for note, count in self.notes.items())
+        return f"{len(self.images):,} images, {len(self.annotations):,} boxes, {len(self.categories)} categories{notes}"
+
+    def coco(self) -> dict[str, Any]:
+        """The content as COCO JSON, for evaluators."""
+        categories = [{"id": category_id, "name": name} for category_id, name in self.categories.items()]
+        annotations = [dict(annotation) for annotation in self.annotations]  # evaluators write into them
+        return {"info": {}, "images": self.images, "annotations": annotations, "categories": categories}
+
+
+def find(folder: Path, split: Literal["train", "val"]) -> tuple[Path, Path]:
+    """(annotation file, image folder) of a split in COCO's layout, or in that of Roboflow's COCO export.
+
+    Raises:
+        FileNotFoundError: neither is there; the message says what was looked for.
+    """
+    found = sorted((folder / "annotations").glob(f"instances_{split}*.json"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise FileNotFoundError(
+            f"{folder}/annotations holds several {split} files ({names}); name one with --annotations and --images"
+        )
+    if found:
+        name = found[0].stem.removeprefix("instances_")
+        folders = [folder / name, folder / "images" / name, folder / "images"]
+        for images in folders:
+            if images.is_dir():
+                return found[0], images
+        raise FileNotFoundError(f"no images for {found[0]}; looked for the folders {', '.join(map(str, folders))}")
+    export = folder / ("valid" if split == "val" else split)
+    if (export / "_annotations.coco.json").is_file():
+        return export / "_annotations.coco.json", export
+    raise FileNotFoundError(
+        f"no {split} annotations under {folder}: expected annotations/instances_{split}*.json; "
+        "name the parts with --annotations and --images"
+    )
+
+
+def read(annotations: Path, folder: Path) -> CocoData:
+    """The checked content of a COCO annotation file whose images are in ``folder``.
+
+    Boxes without area are dropped; missing ``iscrowd`` and ``area`` are filled in; annotations are renumbered where an
+    id is 0, missing or used twice, because COCO's evaluator takes id 0 for "not found".
+
+    Raises:
+        FileNotFoundError: the file, the folder or an image is missing.
+        ValueError: the file is not COCO JSON, or an annotation refers to nothing; the message says where.
+    """
+    content = _parse(annotations)
+    images = content["images"]
+    missing = [entry["file_name"] for entry in images if not (folder / entry["file_name"]).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(images)} images of {annotations} are not in {folder}, such as {missing[0]}"
+        )
+    notes: Counter[str] = Counter()
+    checked = []
+    for entry in images:
+        if not entry.get("width") or not entry.get("height"):
+            notes["image sizes read from files"] += 1
+            image = read_image(folder / entry["file_name"])
+            entry = {**entry, "width": image.width, "height": image.height}
+        checked.append(entry)
+    categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
+    kept = _check_annotations(content["annotations"], {entry["id"] for entry in images}, categories, annotations, notes)
+    with_objects = {annotation["image_id"] for annotation in kept if not annotation["iscrowd"]}
+    notes["images without objects"] = len(checked) - len(with_objects)
+    return CocoData(checked, kept, categories, folder, {note: count for note, count in notes.items() if count})
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotation file at {path}; check the path")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); expected COCO annotations") from error
+    needed = {
+        "images": ("id", "file_name"),
+        "annotations": ("image_id", "category_id", "bbox"),
+        "categories": ("id", "name"),
+    }
+    for key, fields in needed.items():
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise ValueError(f"{path} is not COCO JSON: no list {key!r}; expected {', '.join(needed)}")
+        for index, entry in enumerate(entries):
+            lacking = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+            if lacking:
+                raise ValueError(f"{path} is not COCO JSON: {key}[{index}] has no {lacking[0]!r}")
+            wrong = [field for field in fields if field.endswith("id") and not isinstance(entry[field], int)]
+            if wrong:
+                raise ValueError(
+                    f"{path}: {wrong[0]!r} of {key}[{index}] is {entry[wrong[0]]!r}; expected a whole number"
+                )
+    if not content["images"]:
+        raise ValueError(f"{path} lists no images; expected at least one")
+    for key, what in (("images", "an image"), ("categories", "a category")):
+        if len({entry["id"] for entry in content[key]}) < len(content[key]):
+            raise ValueError(f"{path} uses {what} id twice; ids must be unique")
+    return dict(content)
+
+
+def _check_annotations(
+    entries: Sequence[Mapping[str, Any]],
+    image_ids: set[int],
+    categories: Mapping[int, str],
+    path: Path,
+    notes: Counter[str],
+) -> list[dict[str, Any]]:
+    stray = sorted({str(entry["image_id"]) for entry in entries if entry["image_id"] not in image_ids})
+    if stray:
+        raise ValueError(
+            f"{path}: annotations without images, image ids {', '.join(stray[:5])} ({len(stray)} in all) are not listed"
+        )
+    unknown = sorted({str(entry["category_id"]) for entry in entries if entry["category_id"] not in categories})
+    if unknown:
+        raise ValueError(
+            f"{path}: annotations of unknown categories {', '.join(unknown[:5])}; "
+            f"listed are {', '.join(map(str, categories))}"
+        )
+    ids = [entry.get("id") or 0 for entry in entries]
+    renumber = 0 in ids or len(set(ids)) < len(ids)
+    kept = []
+    for index, entry in enumerate(entries):
+        box = entry["bbox"]
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(isinstance(value, int | float) and abs(value) < float("inf") for value in box)
+        ):
+            raise ValueError(
+                f"{path}: the box of annotation {index} of image {entry['image_id']} is {box}; "
+                "expected [x, y, width, height]"
+            )
+        if box[2] <= 0 or box[3] <= 0:
+            notes["boxes without area dropped"] += 1
+            continue
+        area = entry.get("area")
+        notes["areas filled in"] += area is None
+        notes["iscrowd flags filled in"] += entry.get("iscrowd") is None
+        notes["crowd regions (not trained on)"] += bool(entry.get("iscrowd"))
+        kept.append(
+            {
+                **entry,
+                "id": index + 1 if renumber else entry["id"],
+                "iscrowd": int(bool(entry.get("iscrowd"))),
+                "area": box[2] * box[3] if area is None else area,
+            }
+        )
+    notes["annotation ids renumbered"] = len(kept) if renumber else 0
+    return kept
+
+
+Sample = tuple[Tensor, Target, tuple[int, int], int]
+
+
+class CocoDataset(Dataset[Sample]):
+    """Images and objects of a data set, as a detector wants them.
+
+    Augmentation depends on (seed, epoch, image) alone, so that neither workers nor an interruption change it.
+
+    Args:
+        data: the annotations.
+        columns: score column of each category id.
+        short_side, long_side: input size, in pixels.
+        augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
+        seed: of the augmentation.
+        keep_empty: keep images without objects, as evaluation must and training does not.
+    """
+
+    def __init__(
+        self,
+        data: CocoData,
+        columns: Mapping[int, int],
+        *,
+        short_side: int = 800,
+        long_side: int = 1333,
+        augmentation: Augmentation = "none",
+        seed: int = 0,
+        keep_empty: bool = True,
+    ) -> None:
+        self.folder, self.short_side, self.long_side = data.folder, short_side, long_side
+        self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
+        for annotation in data.annotations:
+            if not annotation["iscrowd"]:
+                objects[annotation["image_id"]].append(annotation)
+        self.images = [entry for entry in data.images if keep_empty or objects[entry["id"]]]
+        self.boxes = [
+            torch.tensor([a["bbox"] for a in objects[e["id"]]]).reshape(-1, 4) for e in self.images
+        ]  # xywh pixels
+        self.columns = [
+            torch.tensor([columns[a["category_id"]] for a in objects[e["id"]]], dtype=torch.int64) for e in self.images
+        ]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image tensor, target, original (height, width) in pixels, image id."""
+        entry = self.images[index]
+        image = read_image(self.folder / entry["file_name"])
+        original = image.height, image.width
+        boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
+        choice = random.Random(f"{self.seed} {self.epoch} {entry['id']}")
+        if self.augmentation == "multiscale" and choice.random() < 0.5:
+            image, boxes = random_crop(image, boxes, self.short_side, choice)
+        kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
+        fractions = to_fractions(boxes[kept], torch.tensor([image.height, image.width]))
+        if self.augmentation != "none" and choice.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            fractions = torch.stack([1 - fractions[:, 0], *fractions.unbind(-1)[1:]], dim=-1)
+        short_side = self.short_side
+        if self.augmentation == "multiscale":
+            short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
+        return (
+            preprocess(image, short_side, self.long_side),
+            Target(fractions, self.columns[index][kept]),
+            original,
+            entry["id"],
+        )
+
+
+def random_crop(
+    image: Image.Image, boxes: Tensor, short_side: int, choice: random.Random
+) -> tuple[Image.Image, Tensor]:
+    """DETR's crop: the image at 400, 500 or 600 pixels, then a window of 384 to 600, all times ``short_side`` / 800.
+
+    ``boxes`` are xyxy in pixels, of ``image`` before and of the returned image after; those outside have no area.
+    """
+    scale = short_side / 800
+    height, width = resized(image.height, image.width, round(choice.choice((400, 500, 600)) * scale), 10**9)
+    boxes = boxes * torch.tensor([width / image.width, height / image.height] * 2)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    low, high = round(384 * scale), round(600 * scale)
+    window = [choice.randint(min(side, low), min(side, high)) for side in (height, width)]
+    top, left = (choice.randint(0, side - cut) for side, cut in zip((height, width), window, strict=True))
+    image = image.crop((left, top, left + window[1], top + window[0]))
+    return image, clip_boxes_to_image(boxes - torch.tensor([left, top] * 2), (window[0], window[1]))
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One padded batch."""
+    images, sizes = pad([sample[0] for sample in samples])
+    originals = torch.tensor([sample[2] for sample in samples])
+    return Batch(images, sizes, originals, [sample[1] for sample in samples], [sample[3] for sample in samples])
+
+
+def batches(
+    dataset: CocoDataset, batch_size: int, *, workers: int = 0, order: Sequence[int] | None = None
+) -> "DataLoader[Any]":
+    """Batches in the given order (the file's by default)."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=range(len(dataset)) if order is None else order,
+        num_workers=workers,
+        collate_fn=collate,
+    )
+
+
+def shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch, a function of seed and epoch alone."""
+    order = list(range(count))
+    random.Random(f"{seed} {epoch}").shuffle(order)
+    return order

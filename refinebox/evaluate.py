@@ -1,0 +1,162 @@
+"""Detections to COCO results to AP, before and after refinement from one forward pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+
+from refinebox.categories import Matching, match_categories
+from refinebox.data import Batch, CocoData, CocoDataset, batches
+from refinebox.detector import Detections, Detector, DetectorOutput
+from refinebox.progress import track
+from refinebox.refiner import RefinedDetector
+
+METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR": 8}  # places in COCO's twelve numbers
+
+Metrics = dict[str, float | None]
+Rows = NDArray[np.float64]  # [N, 7] image id, x, y, width, height (pixels), score, category id
+
+
+@dataclass(frozen=True)
+class Link:
+    """A detector and a data set whose categories have been matched.
+
+    Attributes:
+        data_ids: the data's category id of each of the detector's, which is what results are written with.
+        columns: the detector's score column of each of the data's category ids.
+    """
+
+    data_ids: Mapping[int, int]
+    columns: Mapping[int, int]
+
+    @classmethod
+    def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
+        """Raises ValueError where the categories differ; see :func:`refinebox.categories.match_categories`."""
+        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by)
+        column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
+        return cls(
+            data_ids={detector_id: data_id for data_id, detector_id in matched.items()},
+            columns={data_id: column_of[detector_id] for data_id, detector_id in matched.items()},
+        )
+
+
+def coco_ap(data: CocoData, rows: Rows) -> Metrics:
+    """COCO's AP, AP50, AP75, APs, APm, APl and AR (at 100 detections) in points, 0 to 100.
+
+    Evaluated by faster-coco-eval, which gives pycocotools' numbers but for rounding (below 1e-12 points). A value is
+    None where the data has no object of that size. No detections at all is an AP of 0.
+
+    Raises:
+        ValueError: a box or score is not finite, or a row names an image or category that the data does not have.
+    """
+    check_rows(data, rows)
+    truth = COCO(data.coco())
+    evaluation = COCOeval_faster(truth, truth.loadRes(rows), "bbox", print_function=_silent)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return {
+        name: None if evaluation.stats[place] < 0 else 100 * float(evaluation.stats[place])
+        for name, place in METRICS.items()
+    }
+
+
+def check_rows(data: CocoData, rows: Rows) -> None:
+    """Raises ValueError for rows that an evaluator would take for plain misses."""
+    unbounded = ~np.isfinite(rows).all(1)
+    if unbounded.any():
+        raise ValueError(
+            f"a detection in image {rows[unbounded][0, 0]:.0f} is not finite; check the detector's weights"
+        )
+    for what, column, known in (
+        ("image", 0, [entry["id"] for entry in data.images]),
+        ("category", 6, list(data.categories)),
+    ):
+        unknown = np.setdiff1d(rows[:, column], known)
+        if len(unknown):
+            raise ValueError(
+                f"detections name {what} ids that the data does not have: {', '.join(f'{i:.0f}' for i in unknown[:5])}"
+            )
+
+
+def evaluation_batches(
+    detector: Detector, data: CocoData, link: Link, *, batch_size: int, workers: int, description: str
+) -> Any:
+    """Every image of ``data`` once, as the detector wants it, with progress shown."""
+    profile = detector.profile
+    dataset = CocoDataset(data, link.columns, short_side=profile.short_side, long_side=profile.long_side)
+    loader = batches(dataset, batch_size, workers=workers)
+    return track(loader, description, len(loader))
+
+
+def to_rows(detections: Sequence[Detections], image_ids: Sequence[int], link: Link) -> Rows:
+    """COCO result rows ``[N, 7]``; detections of categories that the data does not have are left out."""
+    rows = [np.empty((0, 7))]
+    for image_id, found in zip(image_ids, detections, strict=True):
+        x0, y0, x1, y1 = found.boxes.double().cpu().unbind(1)
+        labels = torch.tensor([link.data_ids.get(label, -1) for label in found.labels.tolist()])
+        images = torch.full_like(x0, image_id)
+        table = torch.stack(
+            [images, x0, y0, x1 - x0, y1 - y0, found.scores.double().cpu(), labels.double()], dim=1
+        )  # [N, 7]
+        rows.append(table[labels >= 0].numpy())
+    return np.concatenate(rows)
+
+
+def to_results(rows: Rows) -> list[dict[str, Any]]:
+    """COCO's results format, as every COCO tool reads it."""
+    return [
+        {
+            "image_id": int(row[0]),
+            "category_id": int(row[6]),
+            "bbox": [round(x, 3) for x in row[1:5]],
+            "score": round(row[5], 6),
+        }
+        for row in rows.tolist()
+    ]
+
+
+def detect(
+    detector: Detector,
+    data: CocoData,
+    link: Link,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    description: str = "evaluate",
+) -> dict[str, Rows]:
+    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``."""
+    device = next(detector.parameters()).device
+    found: dict[str, list[Rows]] = {}
+    for batch in evaluation_batches(
+        detector, data, link, batch_size=batch_size, workers=workers, description=description
+    ):
+        batch = batch.to(device)
+        for name, output in stages(detector, batch).items():
+            detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
+            found.setdefault(name, []).append(to_rows(detections, batch.image_ids, link))
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def evaluate(
+    detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0
+) -> dict[str, Metrics]:
+    """AP and its kin ``before`` and, for a :class:`RefinedDetector`, ``after`` refinement, from one forward pass."""
+    rows = detect(detector, data, link, batch_size=batch_size, workers=workers)
+    return {name: coco_ap(data, found) for name, found in rows.items()}
+
+
+def stages(detector: Detector, batch: Batch) -> dict[str, DetectorOutput]:
+    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after``."""
+    if isinstance(detector, RefinedDetector):
+        before, after = detector.before_and_after(batch.images, batch.sizes)
+        return {"before": before, "after": after}
+    return {"before": detector(batch.images, batch.sizes)}
+
+
+def _silent(*_: object) -> None:
+    """faster-coco-eval's table, which nobody asked for."""

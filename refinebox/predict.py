@@ -1,0 +1,119 @@
+"""Run a detector over image files: COCO results and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from refinebox import checkpoint
+from refinebox.data import Batch
+from refinebox.detector import Detections, Detector
+from refinebox.evaluate import stages
+from refinebox.images import pad, preprocess, read_image
+from refinebox.progress import track
+from refinebox.report import detection_layers, picture
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The results file, one picture for each image, and why the images that are missing could not be read."""
+
+    results: Path
+    pictures: list[Path]
+    skipped: list[str]
+
+
+def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3) -> Predicted:
+    """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
+
+    Results are in COCO's format, with the image's place in the list as its id and its path beside it. Pictures show
+    detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined.
+
+    Raises:
+        FileNotFoundError: an input does not exist, or a folder holds no images.
+        ValueError: no images are named, or none of them can be read.
+        NotADirectoryError: ``output`` is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"{output} is a file; name a folder for the results")
+    paths = find_images(inputs)
+    results: list[dict[str, Any]] = []
+    pictures: list[Path] = []
+    skipped: list[str] = []
+    for image_id, path in enumerate(track(paths, "predict", len(paths)), start=1):
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            skipped.append(str(error))
+            continue
+        found = detect_image(detector, image)
+        after = found.get("after", found["before"])
+        results += [{"image_id": image_id, "file_name": str(path), **row} for row in result_rows(after)]
+        layers = detection_layers(
+            found["before"] if "after" in found else None, after, detector.category_names, threshold
+        )
+        pictures.append(free_name(output / "pictures" / f"{path.stem}.png", pictures))
+        save_picture(picture(image, layers), pictures[-1])
+    if not pictures:
+        raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
+    checkpoint.write_json(output / "results.json", results)
+    return Predicted(output / "results.json", pictures, skipped)
+
+
+def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:
+    """Detections ``before`` and, for a refined detector, ``after``; row n of both is the same query and category."""
+    device = next(detector.parameters()).device
+    images, sizes = pad([preprocess(image, detector.profile.short_side, detector.profile.long_side)])
+    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
+    return {
+        name: detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)[0]
+        for name, output in stages(detector, batch).items()
+    }
+
+
+def find_images(inputs: Sequence[Path]) -> list[Path]:
+    """The given files and the image files in the given folders, sorted within each folder."""
+    if not inputs:
+        raise ValueError("no images named; expected image files or folders of images")
+    paths: list[Path] = []
+    for item in inputs:
+        if not item.exists():
+            raise FileNotFoundError(f"no file or folder at {item}; check the path")
+        found = sorted(path for path in item.iterdir() if path.suffix.lower() in SUFFIXES) if item.is_dir() else [item]
+        if not found:
+            raise FileNotFoundError(f"{item} holds no images; expected files that end in {', '.join(sorted(SUFFIXES))}")
+        paths += found
+    return paths
+
+
+def result_rows(detections: Detections) -> list[dict[str, Any]]:
+    """COCO result entries without their image."""
+    rows = []
+    for (x0, y0, x1, y1), score, label in zip(
+        detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
+        rows.append({"category_id": label, "bbox": box, "score": round(score, 6)})
+    return rows
+
+
+def free_name(path: Path, taken: Sequence[Path]) -> Path:
+    """``path``, or with a number where an image of the same name came before."""
+    number, free = 2, path
+    while free in taken:
+        free = path.with_stem(f"{path.stem}_{number}")
+        number += 1
+    return free
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a PNG, whole or not at all."""
+    with BytesIO() as buffer:
+        image.save(buffer, "PNG")
+        checkpoint.write_bytes(path, buffer.getvalue())

@@ -1,0 +1,300 @@
+"""AP against pycocotools, and the way from detections to result rows."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from refinebox import data, evaluate, shapes
+from refinebox.data import CocoData
+from refinebox.detector import Detections, Detector
+from refinebox.evaluate import METRICS, Link, Rows
+from refinebox.refiner import RefinedDetector, Refiner
+
+SIDE = 640
+CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}
+EMPTY, CROWDED = 3, 4  # ids of the image without objects and of the one with the most detections
+
+
+def draw_boxes(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """``[count, 4]`` xywh in pixels, of all three of COCO's sizes."""
+    sides = np.exp(random.uniform(np.log(6), np.log(300), (count, 2)))
+    corners = random.uniform(0, 1, (count, 2)) * (SIDE - sides)
+    return np.concatenate([corners, sides], axis=1)
+
+
+def draw_data(random: np.random.Generator, images: int = 6) -> CocoData:
+    annotations: list[dict[str, Any]] = []
+    for image_id in set(range(1, images + 1)) - {EMPTY}:
+        for box in draw_boxes(random, 12):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(random.choice(list(CATEGORIES))),
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3] * random.uniform(0.6, 1)),
+                    "iscrowd": int(random.random() < 0.2),
+                }
+            )
+    entries = [
+        {"id": image_id, "file_name": f"{image_id}.png", "height": SIDE, "width": SIDE}
+        for image_id in range(1, images + 1)
+    ]
+    return CocoData(entries, annotations, CATEGORIES, Path(), {})
+
+
+def draw_rows(random: np.random.Generator, truth: CocoData) -> Rows:
+    """Shifted objects, some with a wrong category, and false alarms; scores tie, and one image has very many."""
+    rows: list[list[float]] = []
+    for entry in truth.annotations:
+        for _ in range(random.integers(0, 3)):
+            box = np.array(entry["bbox"])
+            box += random.normal(0, 0.08, 4) * np.tile(box[2:], 2)
+            category_id = entry["category_id"] if random.random() < 0.9 else random.choice(list(CATEGORIES))
+            rows.append([entry["image_id"], *box, random.integers(2, 11) / 10, category_id])
+    for image in truth.images:
+        for box in draw_boxes(random, 450 if image["id"] == CROWDED else 5):
+            rows.append([image["id"], *box, random.integers(1, 4) / 10, random.choice(list(CATEGORIES))])
+    return random.permutation(np.array(rows))
+
+
+def reference(truth: CocoData, rows: Rows) -> list[float]:
+    """pycocotools' twelve numbers."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = copy.deepcopy(truth.coco())
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes(rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [float(value) for value in evaluation.stats]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ap_equals_pycocotools_but_for_rounding(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    expected = reference(truth, rows)
+    wanted = {name: 100 * expected[place] for name, place in METRICS.items()}
+    assert evaluate.coco_ap(truth, rows) == pytest.approx(wanted, rel=0, abs=1e-12)
+
+
+def test_the_generated_data_are_as_odd_as_they_should_be() -> None:
+    random = np.random.default_rng(0)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    crowded = rows[rows[:, 0] == CROWDED]
+    assert any(entry["iscrowd"] for entry in truth.annotations)
+    assert EMPTY not in {entry["image_id"] for entry in truth.annotations}
+    assert EMPTY in rows[:, 0]
+    assert max(np.unique(crowded[:, 6], return_counts=True)[1]) > 100
+    assert len(np.unique(rows[:, 5])) == 10
+    assert 20 < 100 * reference(truth, rows)[0] < 80
+    assert min(reference(truth, rows)) > 0
+
+
+def test_the_order_of_the_rows_of_one_image_does_not_move_those_of_another() -> None:
+    random = np.random.default_rng(1)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    grouped = rows[np.argsort(rows[:, 0], kind="stable")]
+    assert evaluate.coco_ap(truth, grouped) == evaluate.coco_ap(truth, rows)
+
+
+def test_evaluation_changes_neither_data_nor_rows() -> None:
+    random = np.random.default_rng(2)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    kept_truth, kept_rows = repr(truth), rows.copy()
+    evaluate.coco_ap(truth, rows)
+    assert repr(truth) == kept_truth
+    np.testing.assert_array_equal(rows, kept_rows)
+
+
+def test_perfect_rows_are_worth_100_points() -> None:
+    truth = draw_data(np.random.default_rng(0))
+    rows = np.array([[e["image_id"], *e["bbox"], 1.0, e["category_id"]] for e in truth.annotations if not e["iscrowd"]])
+    assert evaluate.coco_ap(truth, rows)["AP"] == pytest.approx(100)
+
+
+def test_no_detections_are_an_ap_of_zero() -> None:
+    truth = draw_data(np.random.default_rng(0))
+    assert evaluate.coco_ap(truth, np.empty((0, 7))) == dict.fromkeys(METRICS, 0.0)
+
+
+def one_size(side: float) -> CocoData:
+    truth = draw_data(np.random.default_rng(0), images=1)
+    box = {"bbox": [10.0, 10.0, side, side], "area": side * side}
+    return replace(truth, annotations=[{**truth.annotations[0], **box, "iscrowd": 0}])
+
+
+@pytest.mark.parametrize(("side", "name"), [(20, "APs"), (60, "APm"), (200, "APl")])
+@pytest.mark.parametrize("found", [True, False])
+def test_sizes_that_do_not_occur_have_no_ap(found: bool, side: float, name: str) -> None:
+    truth = one_size(side)
+    row = [1, *truth.annotations[0]["bbox"], 0.5, truth.annotations[0]["category_id"]]
+    metrics = evaluate.coco_ap(truth, np.array([row]) if found else np.empty((0, 7)))
+    assert {size for size in ("APs", "APm", "APl") if metrics[size] is not None} == {name}
+    assert metrics[name] == metrics["AP"] == pytest.approx(100 if found else 0)
+
+
+def test_data_without_objects_have_no_ap() -> None:
+    truth = replace(draw_data(np.random.default_rng(0)), annotations=[])
+    assert evaluate.coco_ap(truth, np.array([[1, 5, 5, 9, 9, 0.5, 2]])) == dict.fromkeys(METRICS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("column", range(1, 6))
+def test_rows_that_are_not_finite_are_an_error(column: int, value: float) -> None:
+    rows = np.array([[1.0, 5, 5, 9, 9, 0.5, 2], [4, 5, 5, 9, 9, 0.5, 2]])
+    rows[1, column] = value
+    with pytest.raises(ValueError, match=r"^a detection in image 4 is not finite; check the detector's weights$"):
+        evaluate.coco_ap(draw_data(np.random.default_rng(0)), rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (0, r"^detections name image ids that the data does not have: 70, 71, 72, 73, 74$"),
+        (6, r"^detections name category ids that the data does not have: 70, 71, 72, 73, 74$"),
+    ],
+)
+def test_unknown_ids_are_an_error(column: int, expected: str) -> None:
+    rows = np.tile(np.array([1.0, 5, 5, 9, 9, 0.5, 2]), (7, 1))
+    rows[1:, column] = range(70, 76)
+    with pytest.raises(ValueError, match=expected):
+        evaluate.coco_ap(draw_data(np.random.default_rng(0)), rows)
+
+
+def with_categories(validation: CocoData, categories: dict[int, str]) -> CocoData:
+    return replace(validation, categories=categories, annotations=[])
+
+
+def test_a_link_by_id_maps_ids_to_columns(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, with_categories(validation, {4: "anything", 2: "else"}), "id")
+    assert link == Link(data_ids={4: 4, 2: 2}, columns={4: 3, 2: 1})
+
+
+def test_a_link_by_name_maps_names_to_columns(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, with_categories(validation, {40: "Star", 7: "ellipse"}), "name")
+    assert link == Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0})
+
+
+def test_a_link_checks_ids_and_names_unless_told_otherwise(detector: Detector, validation: CocoData) -> None:
+    names = dict(enumerate(shapes.CATEGORIES, start=1))
+    assert Link.between(detector, with_categories(validation, names)).columns == {i: i - 1 for i in names}
+    with pytest.raises(ValueError, match=r"the detector does not know 1 star: .*; pass --categories name"):
+        Link.between(detector, with_categories(validation, {1: "star", 2: "rectangle"}))
+
+
+def test_rows_are_written_with_the_ids_of_the_data() -> None:
+    link = Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0})
+    first = Detections(
+        torch.tensor([[1.0, 2.0, 11.0, 22.0], [0.0, 0.0, 5.0, 5.0], [-3.0, 4.0, 1.0, 5.0]]),
+        torch.tensor([0.75, 0.5, 0.25]),
+        torch.tensor([4, 2, 1]),
+    )
+    second = Detections(torch.tensor([[6.0, 6.0, 8.0, 7.0]]), torch.tensor([0.125]), torch.tensor([1]))
+    rows = evaluate.to_rows([first, second], [17, 3], link)
+    assert rows.dtype == np.float64
+    assert rows.tolist() == [
+        [17, 1, 2, 10, 20, 0.75, 40],
+        [17, -3, 4, 4, 1, 0.25, 7],
+        [3, 6, 6, 2, 1, 0.125, 7],
+    ]
+
+
+def test_nothing_found_gives_no_rows() -> None:
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    link = Link(data_ids={1: 1}, columns={1: 0})
+    assert evaluate.to_rows([nothing], [1], link).shape == (0, 7)
+    assert evaluate.to_rows([], [], link).shape == (0, 7)
+
+
+def test_large_image_ids_are_not_rounded() -> None:
+    found = Detections(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0.5]), torch.tensor([1]))
+    rows = evaluate.to_rows([found], [900_100_581_929], Link(data_ids={1: 1}, columns={1: 0}))
+    assert evaluate.to_results(rows)[0]["image_id"] == 900_100_581_929
+
+
+def test_results_are_in_cocos_format() -> None:
+    results = evaluate.to_results(np.array([[17, 1.00049, 2, 10, 20.12351, 0.12345678, 40]]))
+    assert results == [{"image_id": 17, "category_id": 40, "bbox": [1.0, 2.0, 10.0, 20.124], "score": 0.123457}]
+    assert [type(results[0][key]) for key in ("image_id", "category_id")] == [int, int]
+
+
+def test_pycocotools_reads_the_results(validation: CocoData) -> None:
+    annotations = validation.annotations[:5]
+    rows = np.array([[entry["image_id"], *entry["bbox"], 0.5, entry["category_id"]] for entry in annotations])
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = validation.coco()
+        ground.createIndex()
+        found = ground.loadRes(evaluate.to_results(rows))
+    assert [entry["bbox"] for entry in found.dataset["annotations"]] == [entry["bbox"] for entry in annotations]
+
+
+def refined(detector: Detector) -> RefinedDetector:
+    torch.manual_seed(1)
+    return RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+
+
+def test_before_refinement_is_what_the_plain_detector_finds(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, validation)
+    plain = evaluate.detect(detector, validation, link, batch_size=2)
+    both = evaluate.detect(refined(detector), validation, link, batch_size=2)
+    assert plain.keys() == {"before"}
+    assert both.keys() == {"before", "after"}
+    np.testing.assert_array_equal(both["before"], plain["before"])
+    assert (both["after"][:, 1:5] != both["before"][:, 1:5]).any(1).all()
+    np.testing.assert_array_equal(both["after"][:, [0, 5, 6]], both["before"][:, [0, 5, 6]])
+
+
+def test_the_batch_size_does_not_change_which_images_are_evaluated(detector: Detector, validation: CocoData) -> None:
+    alone = replace(validation, annotations=[e for e in validation.annotations if e["image_id"] != 2])
+    link = Link.between(detector, alone)
+    pairs = 12 * len(shapes.CATEGORIES)  # fewer than are kept
+    expected = np.repeat([entry["id"] for entry in validation.images], pairs)
+    for batch_size in (1, 3, 4):
+        rows = evaluate.detect(detector, alone, link, batch_size=batch_size)["before"]
+        np.testing.assert_array_equal(rows[:, 0], expected)
+
+
+def test_boxes_are_in_pixels_of_the_image_file(make_detector: Callable[..., Detector], validation: CocoData) -> None:
+    detector = make_detector()
+    rows = evaluate.detect(detector, validation, Link.between(detector, validation))["before"]
+    for entry in validation.images:
+        found = detector.predict([validation.folder / entry["file_name"]])[0]
+        mine = rows[rows[:, 0] == entry["id"]]
+        np.testing.assert_array_equal(mine[:, 5], found.scores.double())
+        np.testing.assert_array_equal(mine[:, 1:3], found.boxes[:, :2].double())
+        np.testing.assert_allclose(mine[:, 3:5], (found.boxes[:, 2:] - found.boxes[:, :2]).double(), atol=1e-4)
+
+
+def test_evaluation_gives_the_ap_of_the_rows(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, validation)
+    rows = evaluate.detect(refined(detector), validation, link)
+    metrics = evaluate.evaluate(refined(detector), validation, link)
+    assert metrics == {stage: evaluate.coco_ap(validation, found) for stage, found in rows.items()}
+    assert evaluate.evaluate(detector, validation, link) == {"before": metrics["before"]}
+
+
+def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder: Path) -> None:
+    validation = data.read(*data.find(shapes_folder, "val"))
+    with torch.no_grad():
+        next(p for name, p in detector.named_parameters() if "bbox_embed" in name).fill_(float("nan"))
+    with pytest.raises(ValueError, match="a detection in image 1 is not finite; check the detector's weights"):
+        evaluate.evaluate(detector, validation, Link.between(detector, validation))

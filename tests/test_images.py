@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
+
+from refinebox.images import MEAN, STD, normalise, pad, preprocess, read_image, resized
+
+
+def noise(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (800, 1066)),
+        (427, 640, (800, 1199)),
+        (426, 640, (800, 1201)),
+        (375, 500, (800, 1066)),
+        (240, 640, (500, 1333)),
+        (281, 500, (749, 1332)),
+        (640, 480, (1066, 800)),
+        (640, 240, (1333, 500)),
+        (500, 281, (1332, 749)),
+        (333, 333, (800, 800)),
+        (800, 1000, (800, 1000)),
+        (1000, 800, (1000, 800)),
+        (1600, 2000, (800, 1000)),
+    ],
+)
+def test_sizes_are_those_of_the_detr_authors(height: int, width: int, expected: tuple[int, int]) -> None:
+    assert resized(height, width, 800, 1333) == expected
+
+
+def test_a_stored_image_is_read_unchanged(tmp_path: Path) -> None:
+    pixels = noise(5, 7)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "image.png")), pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA", "LA"])
+def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "image.tiff"
+    source = Image.fromarray(noise(6, 8)).convert(mode)
+    source.save(path)
+    image = read_image(path)
+    assert image.mode == "RGB"
+    assert image.tobytes() == source.convert("RGB").tobytes()
+
+
+def test_exif_rotation_is_ignored(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise(5, 9)).save(tmp_path / "image.jpg", exif=exif)
+    assert read_image(tmp_path / "image.jpg").size == (9, 5)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "webp"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9])
+def test_a_truncated_image_is_named(suffix: str, share: float, tmp_path: Path) -> None:
+    path = tmp_path / f"broken.{suffix}"
+    Image.fromarray(noise(40, 50)).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"broken\.{suffix} is not a readable image: "):
+        read_image(path)
+
+
+def test_a_corrupt_png_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.png"
+    Image.fromarray(noise(40, 50)).save(path)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.png is not a readable image: "):
+        read_image(path)
+
+
+def test_a_text_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "page.jpg"
+    path.write_text("<html>404</html>")
+    with pytest.raises(ValueError, match=r"page\.jpg is not a readable image: cannot identify"):
+        read_image(path)
+
+
+def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "bomb.png"
+    Image.fromarray(noise(40, 50)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match=r"bomb\.png is not a readable image: .*limit"):
+        read_image(path)
+
+
+def test_a_missing_image_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+        read_image(tmp_path / "none.jpg")
+
+
+def test_normalised_pixels_are_worked_out_by_hand() -> None:
+    pixels = noise(4, 6)
+    expected = (pixels / 255 - np.array(MEAN)) / np.array(STD)
+    normalised = normalise(Image.fromarray(pixels))
+    torch.testing.assert_close(normalised, torch.tensor(expected.transpose(2, 0, 1), dtype=torch.float32))
+
+
+def test_preprocessing_resizes_as_torchvision_does_on_pil_images() -> None:
+    image = Image.fromarray(noise(50, 90))
+    expected = normalise(transforms.resize(image, [32, 57]))
+    torch.testing.assert_close(preprocess(image, 32, 100), expected, rtol=0, atol=0)
+
+
+def test_an_image_of_the_right_size_is_not_resampled() -> None:
+    image = Image.fromarray(noise(32, 57))
+    torch.testing.assert_close(preprocess(image, 32, 100), normalise(image), rtol=0, atol=0)
+
+
+def test_padding_is_zero_at_the_right_and_the_bottom() -> None:
+    images = [torch.full((3, 2, 5), 1.0), torch.full((3, 4, 3), 2.0)]
+    batch, sizes = pad(images)
+    expected = torch.zeros(2, 3, 4, 5)
+    expected[0, :, :2, :] = 1
+    expected[1, :, :, :3] = 2
+    torch.testing.assert_close(batch, expected, rtol=0, atol=0)
+    assert sizes.tolist() == [[2, 5], [4, 3]]
+
+
+def test_a_single_image_is_not_padded() -> None:
+    image = torch.rand(3, 4, 7)
+    batch, sizes = pad([image])
+    torch.testing.assert_close(batch[0], image, rtol=0, atol=0)
+    assert sizes.tolist() == [[4, 7]]

@@ -1,0 +1,147 @@
+"""The refiner against the outputs of the authors' own code, and its place in a detector."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import FeaturePyramidNetwork
+
+from refinebox import checkpoint
+from refinebox.detector import Detector
+from refinebox.refiner import RefinedDetector, Refiner, load_refiner
+
+PUBLISHED = ["rb_dab_detr_r50_12ep", "rb_dab_detr_swin_t_in1k_12ep", "rb_detr_r50_12ep"]
+
+
+def reference(shared: Path, name: str) -> tuple[dict[str, Any], list[Tensor], Refiner]:
+    """The recorded outputs, the feature maps they were computed from, and the published refiner."""
+    recorded = torch.load(shared / f"fixtures/refinebox/{name}.pt", weights_only=True)
+    features = []
+    for level, factors in recorded["features_factors"].items():
+        feature = torch.einsum("ck,bkhw->bchw", factors["A"].float(), factors["B"].float())
+        feature = feature.clamp(min=0) if recorded["features_relu"] else feature
+        features.append(feature * recorded["features_scale"][level])
+    return recorded, features, load_refiner(shared / f"data/refinebox-official/{name}.pth")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_equals_the_authors_refiner_at_every_step(shared: Path, name: str) -> None:
+    recorded, features, refiner = reference(shared, name)
+    wanted = recorded["eval"]
+    top = wanted["topk_ids"].reshape(2, -1, 1).expand(-1, -1, 4)
+    steps = refiner(features, recorded["pred_boxes"].gather(1, top), torch.tensor(recorded["image_sizes"]))
+    assert len(steps) == len(wanted["refined"]) == 3
+    for step, boxes in zip(steps, wanted["refined"], strict=True):
+        torch.testing.assert_close(step, boxes.view_as(step), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_file_survives_our_own_format(shared: Path, tmp_path: Path, name: str) -> None:
+    refiner = load_refiner(shared / f"data/refinebox-official/{name}.pth")
+    checkpoint.write(
+        tmp_path / "ours.safetensors", refiner.state_dict(), {"kind": "refiner", "strides": [4, 8, 16, 32], "steps": 3}
+    )
+    again = load_refiner(tmp_path / "ours.safetensors")
+    assert again.channels == refiner.channels
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in refiner.state_dict().items())
+
+
+@pytest.mark.parametrize(("channels", "count"), [((256, 512, 1024, 2048), 538_756), ((96, 192, 384, 768), 385_156)])
+def test_has_the_published_size(channels: tuple[int, ...], count: int) -> None:
+    assert sum(parameter.numel() for parameter in Refiner(channels).parameters()) == count
+
+
+def test_boxes_of_any_image_are_refined_as_in_their_own_batch() -> None:
+    torch.manual_seed(0)
+    refiner = Refiner((8, 8), (4, 8))
+    features = [torch.randn(2, 8, 16, 16), torch.randn(2, 8, 8, 8)]
+    boxes, sizes = torch.rand(2, 5, 4) * 0.5 + 0.2, torch.tensor([[64, 64], [48, 60]])
+    together = refiner(features, boxes, sizes)[-1]
+    for index in range(2):
+        alone = refiner(
+            [feature[index : index + 1] for feature in features], boxes[index : index + 1], sizes[index : index + 1]
+        )
+        torch.testing.assert_close(together[index], alone[-1][0], atol=1e-6, rtol=1e-5)
+
+
+def test_pyramid_equals_torchvisions() -> None:
+    torch.manual_seed(0)
+    refiner = Refiner((8, 16, 24, 32))
+    theirs = FeaturePyramidNetwork([8, 16, 24, 32], 64)
+    ours = refiner.channel_mapper.state_dict()
+    theirs.load_state_dict(
+        {
+            f"{block}_blocks.{level - 2}.0.{part}": ours[f"fpn_{name}{level}.{part}"]
+            for level in range(2, 6)
+            for block, name in (("inner", "lateral"), ("layer", "output"))
+            for part in ("weight", "bias")
+        }
+    )
+    features = {str(i): torch.randn(1, c, s, s) for i, (c, s) in enumerate([(8, 25), (16, 13), (24, 7), (32, 4)])}
+    wanted = list(theirs(features).values())
+    for map_, other in zip(refiner.channel_mapper(list(features.values())), wanted, strict=True):
+        torch.testing.assert_close(map_, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("side", "level"), [(0, 0), (10, 0), (111, 0), (113, 1), (223, 1), (225, 2), (449, 3), (5000, 3)]
+)
+def test_level_grows_with_the_side(side: float, level: int) -> None:
+    assert Refiner((8, 8, 8, 8)).levels(torch.tensor([[3.0, 5.0, 3 + side, 5 + side]])).item() == level
+
+
+def test_scores_and_other_queries_stay(detector: Detector) -> None:
+    torch.manual_seed(0)
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides), top=5)
+    before, after = model.before_and_after(torch.randn(2, 3, 64, 96), torch.tensor([[64, 96], [50, 64]]))
+    assert torch.equal(before.logits, after.logits)
+    moved = (before.boxes != after.boxes).any(-1)
+    best = before.logits.sigmoid().amax(-1).topk(5).indices
+    assert moved.sum() == 10
+    assert moved.gather(1, best).all()
+
+
+def test_a_refined_detector_is_a_detector(detector: Detector) -> None:
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    images, sizes = torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]])
+    assert torch.equal(model(images, sizes).boxes, model.before_and_after(images, sizes)[1].boxes)
+    assert (model.category_ids, model.strides, model.channels) == (
+        detector.category_ids,
+        detector.strides,
+        detector.channels,
+    )
+    assert not model.train().training
+
+
+def test_no_object_is_never_a_score(make_detector: Callable[..., Detector]) -> None:
+    """The published top-k looks at every column; with more queries than refined boxes it picks sure background."""
+    detector = make_detector()
+    detector.profile = type(detector.profile)(name="softmax", family="dab_detr", classification="softmax")
+    logits = torch.tensor([[[0.0, 0.0, 9.0], [3.0, 0.0, 0.0]]])  # query 0 is surely background
+    scores = detector.scores(logits)
+    assert scores.shape[-1] == 2
+    assert scores.amax(-1).topk(1).indices.item() == 1
+
+
+def test_wrong_channels_are_refused(detector: Detector) -> None:
+    with pytest.raises(ValueError, match=r"reads 8/8/8/8 channels at strides 4/8/16/32, but tiny gives 16/16/24/32"):
+        RefinedDetector(detector, Refiner((8, 8, 8, 8)))
+
+
+def test_channels_and_strides_must_pair() -> None:
+    with pytest.raises(ValueError, match="3 channel counts for 4 strides"):
+        Refiner((8, 8, 8))
+
+
+def test_other_files_are_no_refiner(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(
+        ValueError, match=r"is no refiner: it has no channel_mapper.fpn_lateral tensors; its first are weight"
+    ):
+        load_refiner(tmp_path / "other.pth")
+    checkpoint.write(tmp_path / "detector.safetensors", {"weight": torch.zeros(1)}, {"kind": "detector"})
+    with pytest.raises(ValueError, match="holds a detector, expected a refiner"):
+        load_refiner(tmp_path / "detector.safetensors")
