@@ -52,7 +52,7 @@ class Batch:
     image_ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on ``device``; original sizes stay on the CPU's clock with the rest."""
+        """The same batch with its tensors on ``device``."""
         targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
         images, sizes = self.images.to(device, non_blocking=True), self.sizes.to(device)
         return Batch(images, sizes, self.original_sizes.to(device), targets, self.image_ids)
