@@ -47,6 +47,16 @@ class ResNetSizes:
         stem = state[f"{prefix}conv1.weight"].shape[0]
         return cls(bottleneck, stem, tuple(depths), tuple(inner), tuple(channels))
 
+    def build(self, dilation: bool, norm: Norm) -> "ResNet":
+        """The untrained network; see :class:`ResNet`.
+
+        Raises:
+            ValueError: blocks of two convolutions are to be dilated, which no published model does.
+        """
+        if dilation and not self.bottleneck:
+            raise ValueError("a ResNet with blocks of two convolutions cannot be dilated; name a detector without DC5")
+        return ResNet(self, dilation=dilation, norm=norm)
+
 
 class ResNet(nn.Module):
     """torchvision's ResNet (stride on the 3x3 convolution), with free channel counts and all four stages returned.

@@ -1,106 +1,44 @@
 """DAB-DETR (arXiv 2201.12329): queries are anchor boxes that every decoder layer moves a little.
 
-Names of modules are the names in the authors' checkpoints, so a state dict loads without translation.
+The inverse sigmoid keeps 1e-3 away from 0 and 1, as in the authors' code and in detrex. transformers keeps 1e-5, with
+which the same weights give other boxes wherever an anchor comes closer than 1e-3 to the border of the image.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from refinebox.adapters.backbone import Norm, ResNet, ResNetSizes
-from refinebox.adapters.position import anchor_embedding, padding_mask, position_embedding
+from refinebox.adapters.network import Network, frozen
+from refinebox.adapters.position import anchor_embedding
+from refinebox.adapters.sizes import Sizes
 from refinebox.adapters.transformer import MLP, ConditionalDecoderLayer, EncoderLayer, Memory
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.detector import Detector, DetectorOutput, Profile, load_tensors
-
-BODY = "backbone.0.body."
+from refinebox.detector import Detector, DetectorOutput, Profile
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Everything about a DAB-DETR that its tensors tell; ``patterns`` is 0 where there are none."""
-
-    backbone: ResNetSizes
-    width: int
-    feedforward: int
-    encoder_layers: int
-    decoder_layers: int
-    queries: int
-    classes: int
-    patterns: int
-
-    @classmethod
-    def read(cls, state: Mapping[str, Tensor]) -> "Sizes":
-        """The sizes of the network that ``state``, in the authors' layout, belongs to.
-
-        Raises:
-            KeyError: a tensor that every DAB-DETR has is missing.
-        """
-        patterns = state.get("transformer.patterns.weight")
-        return cls(
-            backbone=ResNetSizes.read(state, BODY),
-            width=state["input_proj.weight"].shape[0],
-            feedforward=state["transformer.encoder.layers.0.linear1.weight"].shape[0],
-            encoder_layers=sum(_is_layer(key, "encoder") for key in state),
-            decoder_layers=sum(_is_layer(key, "decoder") for key in state),
-            queries=state["refpoint_embed.weight"].shape[0],
-            classes=state["class_embed.weight"].shape[0],
-            patterns=0 if patterns is None else patterns.shape[0],
-        )
-
-
-class DabDetr(nn.Module):
-    """The network. Trainable; :class:`DabDetrDetector` freezes it.
+class DabDetr(Network):
+    """The network (section 4.1, figure 6).
 
     Args:
         sizes: what the tensors tell.
         heads: attention heads, 8 in every published model.
         temperature: of the image position embedding; 20, but 10 for DAB-DETR-R50-DC5.
-        dilation: stride 16 instead of 32 in the last stage (DC5).
-        norm: batch normalisation of the backbone.
+        options: of :class:`refinebox.adapters.network.Network`.
     """
 
-    def __init__(
-        self,
-        sizes: Sizes,
-        *,
-        heads: int = 8,
-        temperature: float = 20.0,
-        dilation: bool = False,
-        norm: Norm = FrozenBatchNorm2d,
-    ) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.backbone = nn.ModuleList([Backbone(ResNet(sizes.backbone, dilation=dilation, norm=norm))])
-        self.input_proj = nn.Conv2d(sizes.backbone.channels[-1], sizes.width, 1)
+    def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 20.0, **options: Any) -> None:
+        super().__init__(sizes, heads=heads, temperature=temperature, **options)
         self.transformer = Transformer(sizes, heads)
         self.refpoint_embed = nn.Embedding(sizes.queries, 4)
-        self.class_embed = nn.Linear(sizes.width, sizes.classes)
-        self.bbox_embed = MLP(sizes.width, sizes.width, 4, depth=3)
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        """Features, boxes and logits of the last decoder layer; see :class:`refinebox.detector.DetectorOutput`."""
         features, memory = self.encode(images, sizes)
         content, anchors = self.queries(len(images))
         hidden, reference = self.decode(memory, content, anchors)[-1]
         logits, boxes = self.heads(hidden, reference)
         return DetectorOutput(features, boxes, logits)
-
-    def encode(self, images: Tensor, sizes: Tensor) -> tuple[tuple[Tensor, ...], Memory]:
-        """Backbone features C2..C5 and the encoder's memory; arguments as for :meth:`forward`."""
-        features: tuple[Tensor, ...] = self.backbone[0](images)
-        projected = self.input_proj(features[-1])  # [B, C, h, w]
-        height, width = projected.shape[-2:]
-        mask = padding_mask(sizes, (images.shape[-2], images.shape[-1]), (height, width))
-        position = position_embedding(mask, projected.shape[1], self.temperature)
-        valid = ~mask.flatten(1)[:, None, None, :]  # [B, 1, 1, L]
-        memory = self.transformer.encoder(
-            projected.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), valid
-        )
-        return features, memory
 
     def queries(self, batch: int) -> tuple[Tensor, Tensor]:
         """Contents ``[batch, N, C]`` and anchors ``[batch, N, 4]`` that the decoder starts from.
@@ -133,18 +71,6 @@ class DabDetr(nn.Module):
         """Logits ``[B, N, K]`` and boxes ``[B, N, 4]`` (cxcywh, fractions of the unpadded image) of one layer."""
         boxes = (self.bbox_embed(hidden) + inverse_sigmoid(reference)).sigmoid()
         return self.class_embed(hidden), boxes
-
-
-class Backbone(nn.Module):
-    """One level of nesting that the authors' key names carry."""
-
-    def __init__(self, body: ResNet) -> None:
-        super().__init__()
-        self.body = body
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        features: tuple[Tensor, ...] = self.body(images)
-        return features
 
 
 class Transformer(nn.Module):
@@ -215,39 +141,6 @@ class Decoder(nn.Module):
         )
 
 
-class DabDetrDetector(Detector):
-    """A frozen DAB-DETR."""
-
-    def __init__(self, network: DabDetr, profile: Profile) -> None:
-        super().__init__(profile)
-        self.network = network
-        self.freeze()
-
-    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        output: DetectorOutput = self.network(images, sizes)
-        return output
-
-
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
-    """The frozen detector for a state dict in the authors' layout.
-
-    Raises:
-        ValueError: tensors are missing, left over or of the wrong shape; the message names them.
-    """
-    # the box head is stored twice under two names, and batch counters carry no weight
-    state = {
-        key: value
-        for key, value in state.items()
-        if not key.startswith("transformer.decoder.bbox_embed.") and not key.endswith("num_batches_tracked")
-    }
-    try:
-        sizes = Sizes.read(state)
-    except KeyError as error:
-        raise ValueError(f"{profile.name}: the checkpoint has no tensor {error}; is it complete?") from error
-    network = DabDetr(sizes, **profile.settings)
-    load_tensors(network, state, profile.name)
-    return DabDetrDetector(network, profile)
-
-
-def _is_layer(key: str, part: str) -> bool:
-    return key.startswith(f"transformer.{part}.layers.") and key.endswith(".linear1.weight")
+    """The frozen detector for a state dict in the authors' layout; see :func:`refinebox.adapters.network.frozen`."""
+    return frozen(DabDetr, state, profile)

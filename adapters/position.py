@@ -41,14 +41,14 @@ def position_embedding(mask: Tensor, width: int, temperature: float) -> Tensor:
 
 
 def anchor_embedding(anchors: Tensor, width: int) -> Tensor:
-    """``[..., 2 * width]`` sine embedding of anchor boxes, parts in the order cy, cx, w, h.
+    """``[..., n * width / 2]`` sine embedding of points or boxes, parts in the order cy, cx, w, h.
 
     Args:
-        anchors: ``[..., 4]`` cxcywh, fractions of the unpadded image.
+        anchors: ``[..., n]`` cx, cy and, for boxes, w, h; fractions of the unpadded image.
         width: the transformer's width; each coordinate takes half of it.
     """
-    x, y, w, h = anchors.unbind(-1)
-    return torch.cat([sine(part, width // 2, 10000.0) for part in (y, x, w, h)], dim=-1)
+    x, y, *extent = anchors.unbind(-1)
+    return torch.cat([sine(part, width // 2, 10000.0) for part in (y, x, *extent)], dim=-1)
 
 
 def sine(values: Tensor, width: int, temperature: float) -> Tensor:

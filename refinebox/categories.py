@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-Matching = Literal["check", "id", "name"]
+Matching = Literal["check", "id", "name", "order"]
 
 _COCO = (
     "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,parking meter,"
@@ -28,7 +28,8 @@ def match_categories(
         detector_ids: category ids that the detector can predict.
         detector_names: names of those that have one.
         by: ``check`` demands equal ids and, where the detector has names, equal names; ``id`` and
-            ``name`` look at one alone.
+            ``name`` look at one alone; ``order`` takes the data's ids in ascending order for the detector's, as
+            detectron2 trains, and demands as many of them.
 
     Raises:
         ValueError: a category of the data has no counterpart; the message shows both lists.
@@ -40,6 +41,9 @@ def match_categories(
             if category_id in detector_names
         }
         matched = {category_id: ids.get(_plain(name)) for category_id, name in data.items()}
+    elif by == "order":
+        counterparts = detector_ids if len(data) == len(detector_ids) else [None] * len(data)
+        matched = dict(zip(sorted(data), counterparts, strict=True))
     else:
         known = set(detector_ids)
         matched = {category_id: category_id if category_id in known else None for category_id in data}
@@ -50,10 +54,10 @@ def match_categories(
     missing = {category_id: data[category_id] for category_id, counterpart in matched.items() if counterpart is None}
     if missing:
         detector = {category_id: detector_names.get(category_id, "?") for category_id in detector_ids}
-        hint = "" if by == "name" else "; pass --categories name to match by name, or --categories id to trust the ids"
+        hint = "; pass --categories name to match by name, id to trust the ids, or order if it was trained on these"
         raise ValueError(
             f"the detector does not know {_listed(missing)}: "
-            f"the data has {_listed(data)}, the detector {_listed(detector)}{hint}"
+            f"the data has {_listed(data)}, the detector {_listed(detector)}{'' if by in ('name', 'order') else hint}"
         )
     return {category_id: counterpart for category_id, counterpart in matched.items() if counterpart is not None}
 

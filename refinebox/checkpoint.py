@@ -6,7 +6,8 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,45 @@ METADATA_KEY = "refinebox"  # our JSON inside a safetensors file's string-to-str
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint, on the CPU, and refinebox's metadata (empty for a file that others wrote).
 
-    The format is told from the content: safetensors, or a ``.pth`` whose tensors stand at the top or under ``model``.
+    The format is told from the content: safetensors, or a pickle whose tensors stand at the top or under ``model``.
+    ``path`` may also be an index of shards, or a folder that transformers wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or a shard is missing.
         ValueError: the file is damaged, holds no tensors, or is a pickle that could run code; the message says which.
     """
+    if path.is_dir():
+        path = _weights_in(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; check the path")
-    with path.open("rb") as file:
-        start = file.read(9)
-    tensors, metadata = _read_safetensors(path) if start[8:] == b"{" else (_read_pickle(path), {})
+    if path.name.endswith(".index.json"):
+        return _read_shards(path), {}
+    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})
     if not tensors:
         raise ValueError(f"{path} holds no tensors; expected a checkpoint")
     return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """refinebox's metadata in a file, without its tensors; empty for a file that others wrote."""
+    if not path.is_file() or not _is_safetensors(path):
+        return {}
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """``config.json`` and ``preprocessor_config.json`` beside a checkpoint or in its folder, in one; may be empty.
+
+    Raises:
+        ValueError: a file is not JSON; the message names it.
+    """
+    folder = path if path.is_dir() else path.parent
+    config: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "config.json"):
+        if (folder / name).is_file():
+            config |= _read_json(folder / name)
+    return config
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -80,7 +106,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Hexadecimal SHA-256 of a file's bytes; of a folder's checkpoint; of the shards' hashes where it is in shards."""
+    path = _weights_in(path) if path.is_dir() else path
+    if path.name.endswith(".index.json"):
+        return hashlib.sha256("".join(map(file_sha256, _shards_in(path))).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -95,13 +124,56 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
+
+
+def _weights_in(folder: Path) -> Path:
+    """The checkpoint in a folder that transformers wrote."""
+    names = [f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds no checkpoint; expected one of {', '.join(names)}")
+
+
+def _shards_in(index: Path) -> list[Path]:
+    return [index.with_name(name) for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    tensors = {key: tensor for shard in _shards_in(index) for key, tensor in read(shard)[0].items()}
+    missing = [name for name in _read_json(index).get("weight_map", {}) if name not in tensors]
+    if missing:
+        raise ValueError(f"{index} lists {missing[0]}, which no shard holds; copy or download the shards again")
+    return tensors
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever is wrong with it is said in one line."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or incomplete ({error}); copy or download it again") from error
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

@@ -41,10 +41,18 @@ def one_line(error: Exception) -> str:
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 DetectorName = Annotated[
-    str, typer.Option("--detector", help="A name that `refinebox detectors` lists, or a file that refinebox wrote.")
+    str,
+    typer.Option(
+        "--detector",
+        help="A name that `refinebox detectors` lists, a file that refinebox wrote, a folder that transformers wrote, "
+        "or package.module:function that returns a detector.",
+    ),
 ]
-Weights = Annotated[Path | None, typer.Option(help="The detector's checkpoint (.pth or .safetensors).")]
-Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="The detector's checkpoint in any published layout, instead of downloading the published one."),
+]
+Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name as for --detector.")]
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="Folder in COCO's layout: annotations/instances_*.json beside the image folders."),
@@ -52,8 +60,8 @@ Data = Annotated[
 Annotations = Annotated[Path | None, typer.Option(help="COCO annotation file, instead of --data.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of its images.")]
 Categories = Annotated[
-    Literal["check", "id", "name"],
-    typer.Option(help="Match the data's categories with the detector's by id and name, id alone, or name alone."),
+    Literal["check", "id", "name", "order"],
+    typer.Option(help="Match the data's categories with the detector's by id and name, id, name, or order of the ids."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
@@ -97,19 +105,10 @@ def demo(
 
 @app.command()
 def detectors() -> None:
-    """List the detectors that have a name."""
-    from rich.console import Console
-    from rich.table import Table
+    """List the detectors that have a name: AP as published, where the weights are, and what a refiner reaches."""
+    from refinebox.published import print_detectors
 
-    from refinebox.zoo import DETECTORS
-
-    table = Table()
-    for column in ("name", "family", "backbone", "COCO AP", "weights"):
-        table.add_column(column, overflow="fold")
-    for name, entry in DETECTORS.items():
-        ap = "–" if entry.ap is None else f"{entry.ap:.1f}"
-        table.add_row(name, entry.family, entry.backbone, ap, "in the package" if entry.bundled else entry.source)
-    Console(width=None if Console().is_terminal else 140).print(table)
+    print_detectors()
 
 
 @app.command(
@@ -207,13 +206,13 @@ def train(
     typer.echo(f"next: {shlex.join(['refinebox', 'apply', *arguments])}")
 
 
-@app.command(
-    epilog="Example: refinebox apply --detector dab-detr-r50 --weights dab.pth --refiner best.safetensors "
-    "--output better.safetensors"
-)
+@app.command(epilog="Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors")
 def apply(
     detector: DetectorName,
-    refiner: Annotated[Path, typer.Option(help="best.safetensors of a run, or a published model_final.pth.")],
+    refiner: Annotated[
+        str,
+        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
+    ],
     output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
     weights: Weights = None,
     force: Annotated[
@@ -222,9 +221,13 @@ def apply(
 ) -> None:
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.apply import apply as upgrade
-    from refinebox.zoo import weights_path
+    from refinebox.apply import published_refiner
+    from refinebox.zoo import is_custom, weights_path
 
-    metadata = upgrade(_load(detector, weights, "cpu"), weights_path(detector, weights), refiner, output, force=force)
+    refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
+    model = _load(detector, weights, "cpu")
+    detector_file = None if is_custom(detector) else weights_path(detector, weights)
+    metadata = upgrade(model, detector_file, refiner_file, output, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (
         f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"
@@ -295,12 +298,11 @@ def _load(
 ) -> "Detector":
     import torch
 
-    from refinebox.apply import load
-    from refinebox.zoo import load_detector
+    from refinebox.apply import open_model
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    detector = load(name) if weights is None and name.endswith(".safetensors") else load_detector(name, weights)
+    detector = open_model(name, weights)
     detector.resize(short_side, long_side)
     try:
         return detector.to(device)

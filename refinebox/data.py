@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from refinebox.boxes import to_fractions
-from refinebox.images import pad, preprocess, read_image, resized
+from refinebox.images import Layout, pad, preprocess, read_image, resized
 
 Augmentation = Literal["multiscale", "flip", "none"]
 
@@ -244,6 +244,7 @@ class CocoDataset(Dataset[Sample]):
         data: the annotations.
         columns: score column of each category id.
         short_side, long_side: input size, in pixels.
+        layout: how the size is rounded; see :func:`refinebox.images.resized`.
         augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
         seed: of the augmentation.
         keep_empty: keep images without objects, as evaluation must and training does not.
@@ -256,11 +257,12 @@ class CocoDataset(Dataset[Sample]):
         *,
         short_side: int = 800,
         long_side: int = 1333,
+        layout: Layout = "authors",
         augmentation: Augmentation = "none",
         seed: int = 0,
         keep_empty: bool = True,
     ) -> None:
-        self.folder, self.short_side, self.long_side = data.folder, short_side, long_side
+        self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
         self.augmentation, self.seed, self.epoch = augmentation, seed, 0
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
@@ -295,7 +297,7 @@ class CocoDataset(Dataset[Sample]):
         if self.augmentation == "multiscale":
             short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
         return (
-            preprocess(image, short_side, self.long_side),
+            preprocess(image, short_side, self.long_side, self.layout),
             Target(fractions, self.columns[index][kept]),
             original,
             entry["id"],

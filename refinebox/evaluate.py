@@ -28,10 +28,12 @@ class Link:
     Attributes:
         data_ids: the data's category id of each of the detector's, which is what results are written with.
         columns: the detector's score column of each of the data's category ids.
+        width: how many score columns the detector has.
     """
 
     data_ids: Mapping[int, int]
     columns: Mapping[int, int]
+    width: int
 
     @classmethod
     def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
@@ -41,7 +43,15 @@ class Link:
         return cls(
             data_ids={detector_id: data_id for data_id, detector_id in matched.items()},
             columns={data_id: column_of[detector_id] for data_id, detector_id in matched.items()},
+            width=len(detector.category_ids),
         )
+
+    def categories(self, data: CocoData) -> list[dict[str, Any]]:
+        """Id and name in the data of every score column in turn; empty where the data has none for some column."""
+        ids = sorted(self.columns, key=self.columns.__getitem__)
+        if [self.columns[category_id] for category_id in ids] != list(range(self.width)):
+            return []
+        return [{"id": category_id, "name": data.categories[category_id]} for category_id in ids]
 
 
 def coco_ap(data: CocoData, rows: Rows) -> Metrics:
@@ -88,7 +98,9 @@ def evaluation_batches(
 ) -> Any:
     """Every image of ``data`` once, as the detector wants it, with progress shown."""
     profile = detector.profile
-    dataset = CocoDataset(data, link.columns, short_side=profile.short_side, long_side=profile.long_side)
+    dataset = CocoDataset(
+        data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
+    )
     loader = batches(dataset, batch_size, workers=workers)
     return track(loader, description, len(loader))
 

@@ -1,7 +1,8 @@
-"""Image files to normalised, padded batches, exactly as the DETR authors do it."""
+"""Image files to normalised, padded batches, exactly as the code does it that a detector comes from."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -10,6 +11,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB between 0 and 1
 STD = (0.229, 0.224, 0.225)
+
+Layout = Literal["authors", "detrex", "transformers"]  # whose code a detector and its checkpoint come from
 
 
 def read_image(path: Path) -> Image.Image:
@@ -28,25 +31,43 @@ def read_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} is not a readable image: {error}") from error
 
 
-def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+def resized(height: int, width: int, short_side: int, long_side: int, layout: Layout = "authors") -> tuple[int, int]:
     """(height, width) after resizing to ``short_side``, or less where the long side would pass ``long_side``.
 
-    Rounds as the DETR authors do: the shrunken short side to nearest, the long side down.
+    The rounding is that of the code the detector comes from, which differs by a pixel: the DETR authors round the
+    shrunken short side first and the long side down from it, transformers does so from the short side not yet rounded,
+    and detectron2, which detrex uses, rounds both to nearest.
     """
     short, long = min(height, width), max(height, width)
+    if layout == "detrex":
+        shorter, longer = _rounded(short, long, short_side, long_side)
+    else:
+        shorter, longer = _truncated(short, long, short_side, long_side, from_rounded=layout == "authors")
+    return (shorter, longer) if height < width else (longer, shorter)
+
+
+def _truncated(short: int, long: int, short_side: int, long_side: int, *, from_rounded: bool) -> tuple[int, int]:
+    wanted: float = short_side
     if long / short * short_side > long_side:
-        short_side = round(long_side * short / long)
-    if short == short_side:
-        return height, width
-    short_side = max(1, short_side)  # of an image that is thinner than it can be shrunk
-    if height < width:
-        return short_side, int(short_side * width / height)
-    return int(short_side * height / width), short_side
+        wanted = long_side * short / long
+    rounded = max(1, round(wanted))  # some images are thinner than they can be shrunk
+    if rounded == short:
+        return short, long
+    return rounded, int((rounded if from_rounded else wanted) * long / short)
 
 
-def preprocess(image: Image.Image, short_side: int, long_side: int) -> Tensor:
+def _rounded(short: int, long: int, short_side: int, long_side: int) -> tuple[int, int]:
+    scale = short_side / short
+    sides = float(short_side), scale * long
+    if sides[1] > long_side:
+        scale = long_side / sides[1]
+        sides = sides[0] * scale, sides[1] * scale
+    return max(1, int(sides[0] + 0.5)), int(sides[1] + 0.5)
+
+
+def preprocess(image: Image.Image, short_side: int, long_side: int, layout: Layout = "authors") -> Tensor:
     """``[3, H, W]`` normalised image, resized (bilinear, antialiased, on 8-bit values) as :func:`resized` says."""
-    height, width = resized(image.height, image.width, short_side, long_side)
+    height, width = resized(image.height, image.width, short_side, long_side, layout)
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     return normalise(image)

@@ -13,7 +13,7 @@ from refinebox import checkpoint
 from refinebox.data import Batch
 from refinebox.detector import Detections, Detector
 from refinebox.evaluate import stages
-from refinebox.images import pad, preprocess, read_image
+from refinebox.images import pad, read_image
 from refinebox.progress import track
 from refinebox.report import detection_layers, picture
 
@@ -54,7 +54,8 @@ def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, thresho
             continue
         found = detect_image(detector, image)
         after = found.get("after", found["before"])
-        results += [{"image_id": image_id, "file_name": str(path), **row} for row in result_rows(after)]
+        rows = result_rows(detector.finish(after, (image.height, image.width)))
+        results += [{"image_id": image_id, "file_name": str(path), **row} for row in rows]
         layers = detection_layers(
             found["before"] if "after" in found else None, after, detector.category_names, threshold
         )
@@ -67,12 +68,12 @@ def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, thresho
 
 
 def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:
-    """Detections ``before`` and, for a refined detector, ``after``; row n of both is the same query and category."""
+    """Selected ``before`` and, for a refined detector, ``after``; row n of both is the same query and category."""
     device = next(detector.parameters()).device
-    images, sizes = pad([preprocess(image, detector.profile.short_side, detector.profile.long_side)])
+    images, sizes = pad([detector.preprocess(image)])
     batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
     return {
-        name: detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)[0]
+        name: detector.select(detector.scores(output.logits), output.boxes, batch.original_sizes)[0]
         for name, output in stages(detector, batch).items()
     }
 

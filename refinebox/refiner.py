@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from refinebox import checkpoint
 from refinebox.boxes import inverse_sigmoid, to_pixels
-from refinebox.detector import Detector, DetectorOutput, load_tensors
+from refinebox.detector import Detections, Detector, DetectorOutput, load_tensors
 
 WIDTH = 64  # channels of the pyramid and of everything after it
 GROUPS = 32  # of the group normalisation
@@ -182,6 +183,22 @@ class RefinedDetector(Detector):
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         return self.before_and_after(images, sizes)[1]
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return self.detector.scores(logits)
+
+    def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
+        return self.detector.select(scores, boxes, sizes)
+
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        return self.detector.finish(detections, size)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self.detector.preprocess(image)
+
+    def resize(self, short_side: int | None, long_side: int | None) -> None:
+        self.detector.resize(short_side, long_side)
+        self.profile = self.detector.profile
 
     @torch.no_grad()
     def before_and_after(self, images: Tensor, sizes: Tensor) -> tuple[DetectorOutput, DetectorOutput]:

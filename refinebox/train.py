@@ -135,7 +135,8 @@ def train(
         record(output, {"epoch": epoch + 1, **losses, **metrics, "seconds": seconds}, settings.epochs)
         if progress["best"] is None or points(metrics["after"]) > points(progress["best"]["after"]):
             progress["best"] = {"epoch": epoch + 1, **metrics}
-            write_refiner(output / "best.safetensors", refiner, detector, settings, progress["best"])
+            learned = {**progress["best"], "categories": links[0].categories(training)}
+            write_refiner(output / "best.safetensors", refiner, detector, settings, learned)
         progress |= {"epoch": epoch + 1, "seconds": seconds}
         resume.save(state, refiner, optimizer, progress)
     best = progress["best"]
@@ -230,6 +231,7 @@ def training_dataset(detector: Detector, training: CocoData, link: Link, setting
         link.columns,
         short_side=detector.profile.short_side,
         long_side=detector.profile.long_side,
+        layout=detector.profile.layout,
         augmentation=settings.augmentation,
         seed=settings.seed,
         keep_empty=False,

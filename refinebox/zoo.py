@@ -1,8 +1,10 @@
-"""The table of names, and how a name or a file becomes a frozen detector."""
+"""How a name or a file becomes a frozen detector."""
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,99 +12,107 @@ from torch import Tensor
 
 from refinebox import checkpoint
 from refinebox.detector import Detector, Profile
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the table of names.
-
-    Attributes:
-        family: module of ``refinebox.adapters``.
-        backbone: for people to read.
-        ap: published COCO val2017 AP in points; None where none is published.
-        source: where the weights come from: a web page, or the name of a file in this package.
-        settings: what the tensors cannot tell, as keyword arguments of the network.
-    """
-
-    family: str
-    backbone: str
-    ap: float | None
-    source: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def bundled(self) -> Path | None:
-        """The weights' path where they ship with the package."""
-        return Path(__file__).parent / self.source if self.source.endswith(".safetensors") else None
-
-
-DAB_PAGE = "https://github.com/IDEA-Research/DAB-DETR#model-zoo"
-
-DETECTORS: dict[str, Entry] = {
-    "dab-detr-shapes": Entry("dab_detr", "small ResNet", None, "dab_detr_shapes.safetensors"),
-    "dab-detr-r50": Entry("dab_detr", "R50", 42.2, DAB_PAGE),
-    "dab-detr-r50-3pat": Entry("dab_detr", "R50, 3 patterns", 42.6, DAB_PAGE),
-    "dab-detr-r50-dc5": Entry("dab_detr", "R50, DC5", 44.5, DAB_PAGE, {"dilation": True, "temperature": 10.0}),
-    "dab-detr-r50-dc5-fixxy": Entry("dab_detr", "R50, DC5", 44.7, DAB_PAGE, {"dilation": True}),
-    "dab-detr-r50-dc5-3pat": Entry("dab_detr", "R50, DC5, 3 patterns", 45.7, DAB_PAGE, {"dilation": True}),
-    "dab-detr-r101": Entry("dab_detr", "R101", None, DAB_PAGE),
-}
+from refinebox.download import fetch
+from refinebox.published import DETECTORS, cached
 
 
 def load_detector(name: str, weights: str | Path | None = None) -> Detector:
     """A frozen detector.
 
     Args:
-        name: a name of the table (``refinebox detectors`` lists them), or the path of a detector file of ours.
-        weights: the checkpoint; by default the one that ships with the package.
+        name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
+            folder that transformers wrote; or ``package.module:function`` for a function that returns a
+            :class:`Detector` and is called with ``weights`` where they are given.
+        weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
+            folder); by default the published one, which is downloaded once.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
         FileNotFoundError: there is no file at the path, or the weights must be fetched by hand.
+        ConnectionError: the weights could not be downloaded.
     """
+    if is_custom(name):
+        return custom(name, weights)
     path = weights_path(name, weights)
     state, metadata = checkpoint.read(path)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
     if metadata:
         return build(state, profile_from(metadata.get("detector", {}), str(path)), str(path))
-    if name not in DETECTORS:
+    layouts = importlib.import_module("refinebox.adapters.layouts")
+    state, layout = layouts.to_authors(state)
+    entry = DETECTORS.get(name)
+    config = checkpoint.read_config(path) if layout == "transformers" else {}
+    if entry is None and not config:
         raise ValueError(f"{path} does not say which detector it is; name one and pass the file with --weights")
-    entry = DETECTORS[name]
-    return build(state, Profile(name=name, family=entry.family, settings=entry.settings), str(path))
+    family = entry.family if entry else layouts.family_of(state)
+    profile = Profile(name if entry else path.name, family, layout=layout, settings=entry.settings if entry else {})
+    if config:
+        profile = importlib.import_module("refinebox.adapters.transformers_config").read(config, profile)
+    return build(state, profile, str(path))
 
 
 def weights_path(name: str, weights: str | Path | None = None) -> Path:
-    """The file that :func:`load_detector` reads for the same arguments.
+    """The file or folder that :func:`load_detector` reads for the same arguments, downloaded if need be.
 
     Raises:
         ValueError: the name is unknown.
-        FileNotFoundError: the weights must be fetched by hand; the message says where.
+        FileNotFoundError: the weights must be fetched by hand; the message says from where and where to put them.
+        ConnectionError: the weights could not be downloaded.
     """
-    if name not in DETECTORS and not name.endswith(".safetensors"):
+    entry = DETECTORS.get(name)
+    if entry is None and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
-            f"unknown detector {name!r}; known: {', '.join(DETECTORS)}, or the path of a .safetensors file"
+            f"unknown detector {name!r}; known: {', '.join(DETECTORS)}, the path of a .safetensors file or of a "
+            "transformers folder, or package.module:function"
         )
     if weights is not None:
         return Path(weights)
-    if name not in DETECTORS:
+    if entry is None:
         return Path(name)
-    entry = DETECTORS[name]
-    if entry.bundled is None:
-        raise FileNotFoundError(
-            f"{name} does not ship with refinebox; download its checkpoint from {entry.source} "
-            "and pass it as weights (--weights FILE)"
+    if entry.bundled:
+        return entry.bundled
+    file = entry.file(name)
+    if file is not None:
+        return fetch(file)
+    if cached(name).is_file():
+        return cached(name)
+    raise FileNotFoundError(
+        f"the weights of {name} have no address of their own; get them from {entry.source} and put the file at "
+        f"{cached(name)}, or pass it as weights (--weights FILE)"
+    )
+
+
+def is_custom(name: str) -> bool:
+    """Whether a name is ``package.module:function`` rather than one of the table or a path."""
+    module, colon, function = name.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def custom(name: str, weights: str | Path | None = None) -> Detector:
+    """What ``function(weights)``, or ``function()`` without weights, of ``package.module:function`` returns.
+
+    Modules are looked for where Python looks, and in the current folder.
+
+    Raises:
+        ValueError: there is no such module or function, or it returns something else than a :class:`Detector`.
+    """
+    module_name, _, function_name = name.partition(":")
+    path = list(sys.path)
+    sys.path.append(os.getcwd())
+    try:
+        function: Callable[..., Detector] = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name} cannot be imported ({error}); expected package.module:function") from error
+    finally:
+        sys.path[:] = path
+    detector = function() if weights is None else function(weights)
+    if not isinstance(detector, Detector):
+        raise ValueError(
+            f"{name} returned a {type(detector).__name__}, expected a refinebox.Detector; see docs/adapters.md"
         )
-    return entry.bundled
-
-
-def family_of(state: Mapping[str, Tensor]) -> str | None:
-    """The adapter that reads a state dict, told from its keys; None where no family fits."""
-    if "refpoint_embed.weight" in state or any("ref_anchor_head" in key for key in state):
-        return "dn_detr" if "label_enc.weight" in state else "dab_detr"
-    if any(key.startswith("transformer.decoder.ref_point_head") for key in state):
-        return "conditional_detr"
-    return "detr" if "query_embed.weight" in state else None
+    detector.profile = replace(detector.profile, family=name)
+    return detector
 
 
 def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector:
@@ -111,7 +121,7 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
     Raises:
         ValueError: the tensors belong to another family, or to none.
     """
-    family = family_of(state)
+    family = importlib.import_module("refinebox.adapters.layouts").family_of(state)
     if family is None:
         raise ValueError(f"{where} is no DETR-like checkpoint; its first tensors are {', '.join(list(state)[:3])}")
     if family != profile.family:
@@ -129,6 +139,7 @@ def describe(detector: Detector) -> dict[str, Any]:
     return {
         "name": profile.name,
         "family": profile.family,
+        "layout": profile.layout,
         "classification": profile.classification,
         "categories": [{"id": i, "name": detector.category_names.get(i)} for i in detector.category_ids],
         "short_side": profile.short_side,
@@ -148,6 +159,7 @@ def profile_from(description: Mapping[str, Any], where: str) -> Profile:
         return Profile(
             name=description["name"],
             family=description["family"],
+            layout=description.get("layout", "authors"),  # files of version 0.1.0 know no other
             classification=description["classification"],
             category_ids=tuple(category["id"] for category in categories),
             category_names={category["id"]: category["name"] for category in categories if category["name"]},

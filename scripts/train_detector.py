@@ -15,7 +15,9 @@ from typing import Annotated, Literal
 import torch
 import typer
 from refinebox.adapters.backbone import ResNetSizes
-from refinebox.adapters.dab_detr import DabDetr, Sizes, build
+from refinebox.adapters.dab_detr import DabDetr, build
+from refinebox.adapters.layouts import to_authors
+from refinebox.adapters.sizes import Sizes
 from refinebox.adapters.transformer import MLP
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -194,7 +196,7 @@ def new_network(classes: int, queries: int, dilation: bool) -> DabDetr:
         encoder_layers=2,
         decoder_layers=3,
         queries=queries,
-        classes=classes,
+        columns=classes,
         patterns=0,
     )
     network = DabDetr(sizes, dilation=dilation, norm=nn.BatchNorm2d)
@@ -248,7 +250,8 @@ def frozen(network: DabDetr, name: str, categories: dict[int, str], plan: Plan) 
         long_side=plan.long_side,
         settings={"dilation": plan.dilation},
     )
-    return build({key: value.cpu() for key, value in network.state_dict().items()}, profile)
+    state, _ = to_authors({key: value.cpu() for key, value in network.state_dict().items()})
+    return build(state, profile)
 
 
 def write(path: Path, detector: Detector) -> None:

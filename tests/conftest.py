@@ -1,12 +1,18 @@
 """Small generated data and detectors; nothing here needs a network or a GPU."""
 
-from collections.abc import Callable
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import pytest
 import torch
 from refinebox.adapters.backbone import ResNetSizes
-from refinebox.adapters.dab_detr import DabDetr, Sizes, build
+from refinebox.adapters.dab_detr import DabDetr, build
+from refinebox.adapters.sizes import Sizes
 
 from refinebox import data, shapes
 from refinebox.data import CocoData
@@ -19,6 +25,21 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def _one_thread() -> None:
     """Sums in one order: results repeat bit for bit, and equal those of the references."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache_and_no_network(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees what a user has downloaded, and none downloads from anywhere but this machine."""
+    urlopen = urllib.request.urlopen
+
+    def local(request: urllib.request.Request | str, *arguments: Any, **options: Any) -> Any:
+        url = request if isinstance(request, str) else request.full_url
+        if urlsplit(url).hostname != "127.0.0.1":
+            raise URLError("tests have no network")
+        return urlopen(request, *arguments, **options)
+
+    monkeypatch.setenv("REFINEBOX_HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.setattr(urllib.request, "urlopen", local)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +76,7 @@ TINY = Sizes(
     encoder_layers=1,
     decoder_layers=2,
     queries=12,
-    classes=6,
+    columns=6,
     patterns=0,
 )
 
@@ -69,7 +90,7 @@ def make_detector() -> Callable[..., Detector]:
         profile = Profile(
             name="tiny",
             family="dab_detr",
-            category_ids=tuple(range(1, sizes.classes + 1)),
+            category_ids=tuple(range(1, sizes.columns + 1)),
             category_names=dict(enumerate(shapes.CATEGORIES, start=1)),
             short_side=short_side,
             long_side=2 * short_side,
@@ -83,3 +104,54 @@ def make_detector() -> Callable[..., Detector]:
 @pytest.fixture
 def detector(make_detector: Callable[..., Detector]) -> Detector:
     return make_detector()
+
+
+CUSTOM = """
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.shapes import CATEGORIES
+
+
+class Grid(Detector):
+    \"\"\"A box for each of 16 fields of the image.\"\"\"
+
+    def __init__(self, seed):
+        names = dict(enumerate(CATEGORIES, start=1))
+        super().__init__(
+            Profile("grid", "anything", category_ids=tuple(names), category_names=names, short_side=64, long_side=128)
+        )
+        torch.manual_seed(seed)
+        self.network = nn.Conv2d(3, 16, 8, stride=8)
+        self.head = nn.Linear(16, 10)
+        self.freeze()
+
+    def detect(self, images, sizes):
+        feature = self.network(images)
+        fields = self.head(F.adaptive_avg_pool2d(feature, 4).flatten(2).transpose(1, 2))
+        return DetectorOutput((feature,), fields[..., :4].sigmoid(), fields[..., 4:])
+
+
+def build(weights=None):
+    detector = Grid(0)
+    if weights is not None:
+        detector.load_state_dict(torch.load(weights, weights_only=True))
+    return detector
+
+
+def number():
+    return 5
+"""
+
+
+@pytest.fixture
+def custom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a function that builds a detector, in a module of the current folder."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "own_detector.py").write_text(CUSTOM)
+    monkeypatch.chdir(folder)
+    yield "own_detector:build"
+    sys.modules.pop("own_detector", None)

@@ -2,7 +2,9 @@
 
 import errno
 import hashlib
+import importlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +16,14 @@ import torch
 
 import refinebox
 from refinebox import checkpoint, evaluate, shapes
-from refinebox.apply import apply, load
+from refinebox.apply import apply, load, open_model, published_refiner
+from refinebox.data import CocoData
 from refinebox.detector import Detector
+from refinebox.download import home
+from refinebox.published import DETECTORS
 from refinebox.refiner import RefinedDetector, Refiner
 from refinebox.train import Settings, write_refiner
-from refinebox.zoo import build, describe
+from refinebox.zoo import build, describe, load_detector
 
 BEFORE: evaluate.Metrics = {**dict.fromkeys(evaluate.METRICS, 40.0), "APs": None}
 AFTER: evaluate.Metrics = {**BEFORE, "AP": 41.5}
@@ -260,3 +265,165 @@ def test_a_file_that_lacks_a_tensor_is_refused(
     complete = sum(key.startswith(f"{part}.") for key in tensors)
     with pytest.raises(ValueError, match=rf": the checkpoint lacks {name}; expected {complete} tensors$"):
         load(output)
+
+
+REFINED = "rb_detr_r50_12ep"  # of detr-r50
+
+
+@pytest.fixture
+def downloaded() -> Path:
+    """A file where the published refiner of detr-r50 is kept."""
+    path = home() / "refiners" / f"{REFINED}.pth"
+    path.parent.mkdir(parents=True)
+    path.write_text("a refiner")
+    return path
+
+
+def test_a_published_refiner_is_taken_from_the_cache(downloaded: Path) -> None:
+    assert published_refiner("detr-r50", None) == downloaded
+
+
+def test_a_published_refiner_is_downloaded_otherwise() -> None:
+    expected = rf"^could not download https://\S+/{REFINED}/model_final\.pth \(tests have no network\); try again"
+    with pytest.raises(ConnectionError, match=expected):
+        published_refiner("detr-r50", None)
+
+
+def test_a_detector_without_a_published_refiner_is_told(downloaded: Path) -> None:
+    with pytest.raises(ValueError, match=r"^no refiner is published for dn-detr-r50; there are some for detr-r50, "):
+        published_refiner("dn-detr-r50", None)
+
+
+@pytest.mark.parametrize("name", ["detr-r50", "dab-detr-r50"], ids=["other hash", "no hash published"])
+def test_a_published_refiner_is_for_the_published_weights(name: str, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_text("weights")
+    expected = (
+        rf"^the published refiner fits only the published weights \({DETECTORS[name].source}\), and "
+        rf"{tmp_path / 'weights.pth'} cannot be told to be these; leave out --weights, train a refiner of your own, "
+        r"or pass --force$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        published_refiner(name, tmp_path / "weights.pth")
+
+
+def test_the_published_weights_may_lie_anywhere(
+    downloaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "weights.pth").write_text("weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setitem(DETECTORS, "detr-r50", replace(DETECTORS["detr-r50"], sha256=sha256[:8]))
+    assert published_refiner("detr-r50", tmp_path / "weights.pth") == downloaded
+
+
+def test_force_takes_a_published_refiner_for_other_weights(downloaded: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_text("weights")
+    assert published_refiner("detr-r50", tmp_path / "weights.pth", force=True) == downloaded
+
+
+def test_missing_weights_are_not_found(downloaded: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+        published_refiner("detr-r50", tmp_path / "none.pth")
+
+
+@pytest.fixture
+def upgraded(custom: str, tmp_path: Path, output: Path) -> Path:
+    """A custom detector with a refiner; its weights are not those that its function gives."""
+    detector = load_detector(custom)
+    detector.get_parameter("head.bias").data += 1
+    refiner_file = written(tmp_path / "best.safetensors", detector)
+    metadata = apply(detector, None, refiner_file, output)
+    assert metadata["sources"]["detector"] == {"file": None, "sha256": detector.weights_sha256()}
+    return output
+
+
+def test_a_custom_detector_runs_as_its_parts_do(custom: str, upgraded: Path) -> None:
+    for model in (load(upgraded, custom), open_model(custom, upgraded)):
+        assert isinstance(model, RefinedDetector)
+        detector = load_detector(custom)
+        detector.get_parameter("head.bias").data += 1
+        wanted = RefinedDetector(detector, new_refiner(detector))(IMAGES, SIZES)
+        found = model(IMAGES, SIZES)
+        assert torch.equal(found.boxes, wanted.boxes)
+        assert torch.equal(found.logits, wanted.logits)
+        assert model.category_names == detector.category_names
+
+
+@pytest.mark.parametrize("builder", [None, "own_detector:number", "other:build"])
+def test_a_file_alone_runs_no_code(builder: str | None, upgraded: Path) -> None:
+    sys.modules.pop("own_detector")
+    expected = (
+        rf"^the detector in {upgraded} is built by own_detector:build; pass that name as the detector and the file "
+        r"with --weights, which runs that code$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        load(upgraded, builder)
+    with pytest.raises(ValueError, match=expected):
+        open_model(str(upgraded)) if builder is None else open_model(builder, upgraded)
+    assert "own_detector" not in sys.modules
+
+
+def test_a_custom_detector_keeps_the_input_size_of_the_training(custom: str, tmp_path: Path, output: Path) -> None:
+    detector = load_detector(custom)
+    detector.resize(96, 160)
+    apply(load_detector(custom), None, written(tmp_path / "best.safetensors", detector), output)
+    profile = load(output, custom).profile
+    assert (profile.short_side, profile.long_side) == (96, 160)
+
+
+def test_a_custom_detector_that_changed_is_refused(custom: str, upgraded: Path) -> None:
+    module = Path("own_detector.py")
+    module.write_text(module.read_text().replace("self.head =", "self.tail = nn.Linear(2, 2)\n        self.head ="))
+    sys.modules.pop("own_detector")
+    importlib.invalidate_caches()
+    with pytest.raises(ValueError, match=rf"^{upgraded}: the checkpoint lacks tail\.weight, tail\.bias; expected 6"):
+        load(upgraded, custom)
+
+
+def test_a_name_means_a_detector_or_an_upgraded_one(
+    custom: str, detector: Detector, detector_file: Path, refiner_file: Path, tmp_path: Path, output: Path
+) -> None:
+    apply(detector, detector_file, refiner_file, output)
+    assert isinstance(open_model(str(output)), RefinedDetector)
+    assert not isinstance(open_model(str(detector_file)), RefinedDetector)
+    assert open_model("dab-detr-r50", detector_file).weights_sha256() == detector.weights_sha256()
+    assert open_model(custom).profile.name == "grid"
+    weights = {name: tensor + 1 for name, tensor in load_detector(custom).state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pth")
+    assert torch.equal(open_model(custom, tmp_path / "weights.pth").state_dict()["head.bias"], weights["head.bias"])
+
+
+def test_categories_that_were_learned_are_named(
+    detector: Detector, detector_file: Path, tmp_path: Path, output: Path
+) -> None:
+    """A checkpoint of other classes says nothing of them; the refiner's training data did."""
+    detector.category_ids, detector.category_names = tuple(range(6)), {}
+    learned = [{"id": 10 * number, "name": f"thing {number}"} for number in range(1, 7)]
+    best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    apply(detector, detector_file, tmp_path / "best.safetensors", output)
+    upgraded = load(output)
+    assert upgraded.category_ids == (10, 20, 30, 40, 50, 60)
+    assert upgraded.category_names == {category["id"]: category["name"] for category in learned}
+
+
+def test_names_that_a_detector_has_are_kept(
+    detector: Detector, detector_file: Path, tmp_path: Path, output: Path
+) -> None:
+    learned = [{"id": 10 * number, "name": f"thing {number}"} for number in range(1, 7)]
+    best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    apply(detector, detector_file, tmp_path / "best.safetensors", output)
+    assert load(output).category_names == detector.category_names == dict(enumerate(shapes.CATEGORIES, start=1))
+
+
+def test_data_of_fewer_categories_leaves_a_file_that_can_be_loaded(
+    detector: Detector, detector_file: Path, training: CocoData, tmp_path: Path, output: Path
+) -> None:
+    """The data has the detector's first three categories alone; the others keep their columns."""
+    detector.category_ids, detector.category_names = tuple(range(1, 7)), {}
+    data = replace(training, categories={i: training.categories[i] for i in (1, 2, 3)})
+    learned = evaluate.Link.between(detector, data).categories(data)
+    best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    apply(detector, detector_file, tmp_path / "best.safetensors", output)
+    assert load(output).category_ids == (1, 2, 3, 4, 5, 6)

@@ -25,6 +25,8 @@ def test_coco_has_80_names_up_to_id_90() -> None:
         ({2: "anything"}, {1: "cat", 2: "dog"}, "id", {2: 2}),
         ({7: "dog", 8: "cat"}, {1: "cat", 2: "dog"}, "name", {7: 2, 8: 1}),
         ({7: "HOT_dog"}, {58: "hot dog"}, "name", {7: 58}),
+        ({9: "cow", 3: "car", 7: "dog"}, {0: "a", 1: "b", 2: "c"}, "order", {3: 0, 7: 1, 9: 2}),
+        ({}, {}, "order", {}),
     ],
 )
 def test_categories_are_matched(
@@ -49,13 +51,25 @@ def test_an_id_the_detector_lacks_is_an_error(by: Matching) -> None:
 
 
 def test_the_error_suggests_the_other_ways_to_match() -> None:
-    with pytest.raises(ValueError, match="pass --categories name to match by name, or --categories id"):
+    expected = "; pass --categories name to match by name, id to trust the ids, or order if it was trained on these$"
+    with pytest.raises(ValueError, match=expected):
         match_categories({1: "dog", 2: "cat"}, (1, 2), {1: "cat", 2: "dog"})
+    with pytest.raises(ValueError, match=expected):
+        match_categories({3: "dog"}, (1, 2), {1: "cat", 2: "dog"}, "id")
 
 
 def test_a_name_the_detector_lacks_is_an_error_without_a_hint() -> None:
     with pytest.raises(ValueError, match=r"does not know 5 cow: the data has 5 cow, the detector 1 cat$"):
         match_categories({5: "cow"}, (1,), {1: "cat"}, "name")
+
+
+@pytest.mark.parametrize("data", [{1: "cow"}, {1: "cow", 2: "cat", 3: "dog"}], ids=["fewer", "more"])
+def test_order_demands_as_many_categories(data: Mapping[int, str]) -> None:
+    listed = ", ".join(f"{category_id} {name}" for category_id, name in data.items())
+    with pytest.raises(
+        ValueError, match=rf"^the detector does not know {listed}: the data has {listed}, the detector 0 \?, 1 \?$"
+    ):
+        match_categories(data, (0, 1), {}, "order")
 
 
 def test_ids_without_names_are_shown_with_a_question_mark() -> None:

@@ -222,9 +222,106 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "none.pth")
 
 
-def test_a_folder_is_not_a_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*; check the path"):
+CHECKPOINTS = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"]
+
+
+def test_a_folder_without_a_checkpoint_says_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "other.pth").touch()
+    expected = rf"^{tmp_path} holds no checkpoint; expected one of {', '.join(CHECKPOINTS)}$"
+    for read in (checkpoint.read, checkpoint.file_sha256):
+        with pytest.raises(FileNotFoundError, match=expected):
+            read(tmp_path)
+
+
+def test_the_checkpoint_of_a_folder_is_read(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    assert_same(checkpoint.read(tmp_path)[0], tensors)
+    safetensors.torch.save_file({"first": torch.ones(2)}, tmp_path / "model.safetensors")
+    assert_same(checkpoint.read(tmp_path)[0], {"first": torch.ones(2)})
+
+
+def shards(folder: Path, tensors: dict[str, Tensor], suffix: str) -> Path:
+    """Every tensor in a shard of its own, and the index, which is returned."""
+    names = {name: f"{number}{suffix}" for number, name in enumerate(tensors)}
+    for name, shard in names.items():
+        if suffix == ".bin":
+            torch.save({name: tensors[name]}, folder / shard)
+        else:
+            safetensors.torch.save_file({name: tensors[name]}, folder / shard)
+    index = folder / f"{'pytorch_model' if suffix == '.bin' else 'model'}{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return index
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_shards_are_read_as_one(suffix: str, tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(tmp_path, tensors, suffix)
+    for path in (index, tmp_path):
+        state, metadata = checkpoint.read(path)
+        assert_same(state, tensors)
+        assert metadata == {}
+
+
+def test_a_missing_shard_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(tmp_path, tensors, ".safetensors")
+    (tmp_path / "2.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"^no checkpoint at {tmp_path / '2.safetensors'}; check the path$"):
+        checkpoint.read(index)
+
+
+def test_a_tensor_that_no_shard_holds_is_named(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(tmp_path, tensors, ".safetensors")
+    content = json.loads(index.read_text())
+    content["weight_map"]["lost"] = "0.safetensors"
+    index.write_text(json.dumps(content))
+    expected = rf"^{index} lists lost, which no shard holds; copy or download the shards again$"
+    with pytest.raises(ValueError, match=expected):
+        checkpoint.read(index)
+
+
+@pytest.mark.parametrize("text", ["", "{oops", "[1, 2]"])
+def test_a_damaged_index_is_named(text: str, tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(text)
+    with pytest.raises(ValueError, match=rf"^{index} is damaged \(.*\); copy or download it again$"):
         checkpoint.read(tmp_path)
+
+
+def test_the_hash_of_shards_is_that_of_their_hashes(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(tmp_path, tensors, ".safetensors")
+    files = sorted(tmp_path.glob("*.safetensors"))
+    expected = hashlib.sha256("".join(hashlib.sha256(file.read_bytes()).hexdigest() for file in files).encode())
+    assert len(files) == 5
+    assert checkpoint.file_sha256(tmp_path) == checkpoint.file_sha256(index) == expected.hexdigest()
+
+
+def test_the_hash_of_a_folder_is_that_of_its_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"content")
+    assert checkpoint.file_sha256(tmp_path) == hashlib.sha256(b"content").hexdigest()
+
+
+def test_metadata_is_read_without_tensors(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "ours.safetensors", tensors, {"kind": "refiner"})
+    safetensors.torch.save_file(tensors, tmp_path / "theirs.safetensors")
+    torch.save(tensors, tmp_path / "theirs.pth")
+    assert checkpoint.read_metadata(tmp_path / "ours.safetensors") == {"kind": "refiner"}
+    for name in ("theirs.safetensors", "theirs.pth", "none.pth"):
+        assert checkpoint.read_metadata(tmp_path / name) == {}
+
+
+def test_the_configuration_is_read_beside_a_checkpoint_and_in_its_folder(tmp_path: Path) -> None:
+    assert checkpoint.read_config(tmp_path) == {}
+    (tmp_path / "config.json").write_text('{"dilation": true, "size": 1}')
+    (tmp_path / "preprocessor_config.json").write_text('{"size": 2, "max_size": 3}')
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert checkpoint.read_config(path) == {"dilation": True, "size": 1, "max_size": 3}
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+def test_a_damaged_configuration_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{oops")
+    with pytest.raises(ValueError, match=rf"^{tmp_path / name} is damaged \(.*\); copy or download it again$"):
+        checkpoint.read_config(tmp_path)
 
 
 @pytest.mark.parametrize(

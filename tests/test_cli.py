@@ -13,16 +13,24 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from PIL import Image
+from refinebox.adapters.backbone import ResNetSizes
+from refinebox.adapters.dab_detr import DabDetr
+from refinebox.adapters.sizes import Sizes
+from torch import Tensor
 from typer.testing import CliRunner, Result
 
 import refinebox
 from refinebox import checkpoint, cli
+from refinebox.categories import COCO_NAMES
 from refinebox.data import CocoData
 from refinebox.detector import Detector
 from refinebox.evaluate import METRICS
-from refinebox.refiner import RefinedDetector, Refiner
+from refinebox.published import DETECTORS, cached
+from refinebox.published import refiner_file as refiner_file_of
+from refinebox.refiner import RefinedDetector, Refiner, load_refiner
 from refinebox.train import Settings, write_refiner
-from refinebox.zoo import DETECTORS, describe
+from refinebox.zoo import describe, load_detector
 
 Words = list[str | Path]
 
@@ -98,11 +106,10 @@ def test_every_command_explains_itself(command: str) -> None:
 
 
 def test_detectors_are_listed() -> None:
+    """How the rows look is in test_published."""
     shown = done("detectors")
-    for name, entry in DETECTORS.items():
-        (line,) = (line for line in shown.splitlines() if f" {name} " in line)
-        assert ("in the package" if entry.bundled else entry.source) in line
-        assert ("–" if entry.ap is None else f"{entry.ap:.1f}") in line
+    assert all(f" {name} " in shown for name in DETECTORS)
+    assert "Downloads are kept in " in shown
 
 
 def test_the_analysis_prints_its_rules_and_writes_its_figures(
@@ -282,7 +289,14 @@ BAD = {
         "apply --detector {detector} --refiner {none} --output {new}",
         r"no checkpoint at .*none; check the path",
     ),
-    "weights that do not ship": ("eval dab-detr-r50 --data {data}", r"does not ship with refinebox; download its"),
+    "no network": (
+        "eval dab-detr-r50 --data {data}",
+        r"could not download https://\S+ \(tests have no network\); try again, or download it by hand and put it at /",
+    ),
+    "weights by hand": (
+        "eval group-detr-r50 --data {data}",
+        r"the weights of group-detr-r50 have no address of their own; get them from https://",
+    ),
     "truncated, eval": ("eval {truncated} --data {data} --output {new}", r"truncated\.safetensors is damaged"),
     "truncated, train": (
         "train --detector {truncated} --data {data} --output {new}",
@@ -346,11 +360,11 @@ BAD = {
     ),
     "unknown name": (
         "eval nonsense --data {data}",
-        rf"unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, or the path of a \.safetensors file",
+        rf"unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, the path of a \.safetensors file or of a",
     ),
     "unknown name, train": (
         "train --detector nonsense --data {data} --output {new}",
-        rf"unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, or the path of a \.safetensors file",
+        rf"unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, the path of a \.safetensors file or of a",
     ),
     "unknown device": (
         "eval {detector} --data {data} --device nonsense",
@@ -408,8 +422,12 @@ def test_a_device_that_is_not_here_is_one_line(detector_file: Path, shapes_folde
 def test_a_build_of_torch_without_the_device_is_one_line(
     detector_file: Path, shapes_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> NoReturn:
-        raise AssertionError("Torch not compiled with CUDA enabled")  # what a build for CPUs alone raises
+    to = Detector.to
+
+    def fail(detector: Detector, *device: Any, **options: Any) -> Detector:
+        if "cuda" in device:
+            raise AssertionError("Torch not compiled with CUDA enabled")  # what a build for CPUs alone raises
+        return to(detector, *device, **options)
 
     monkeypatch.setattr(Detector, "to", fail)
     line = the_line(run("eval", detector_file, "--data", shapes_folder, "--device", "cuda"))
@@ -515,3 +533,71 @@ def test_a_real_process_prints_the_same_line(tmp_path: Path) -> None:
     )
     assert (completed.returncode, completed.stdout) == (2, "")
     assert completed.stderr == f"refinebox: no checkpoint at {tmp_path / 'none.safetensors'}; check the path\n"
+
+
+def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
+    custom: str, shapes_folder: Path, tmp_path: Path
+) -> None:
+    shown = done(*quick(Path(custom), shapes_folder, tmp_path / "run"))
+    command = shlex.split(shown.splitlines()[-1])
+    assert command[:5] == ["next:", "refinebox", "apply", "--detector", custom]
+    done(*command[2:], "--force")
+    weights: Words = ["--weights", "better.safetensors"]
+    done("eval", custom, *weights, "--data", shapes_folder, "--json", tmp_path / "figures.json")
+    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "after"]
+    assert done("predict", custom, shapes_folder / "val", *weights).startswith("4 images: ")
+    assert done("predict", custom, shapes_folder / "val").startswith("4 images: ")
+    line = the_line(run("eval", "better.safetensors", "--data", shapes_folder))
+    assert line.endswith(
+        f"better.safetensors is built by {custom}; pass that name as the detector and the file with --weights, "
+        "which runs that code"
+    )
+
+
+@pytest.mark.parametrize("name", ["own_detector:number", "own_detector:missing", "missing_module:build"])
+def test_a_function_that_builds_no_detector_is_one_line(name: str, custom: str, shapes_folder: Path) -> None:
+    line = the_line(run("eval", name, "--data", shapes_folder))
+    assert line.startswith(f"refinebox: {name} ")
+
+
+def narrow_r50() -> dict[str, Tensor]:
+    """DAB-DETR with the maps of an R50 and little else, in names that detrex publishes dilated models with."""
+    torch.manual_seed(0)
+    backbone = ResNetSizes(True, 8, (1, 1, 1, 1), (4, 4, 8, 8), (256, 512, 1024, 2048))
+    network = DabDetr(
+        Sizes(backbone, width=32, feedforward=32, encoder_layers=1, decoder_layers=1, queries=120, columns=80)
+    )
+    return {key.replace("backbone.0.body.", "backbone.body."): x for key, x in network.state_dict().items()}
+
+
+def test_published_weights_and_their_published_refiner_need_no_training(
+    shared: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    weights, refiner = cached("dab-detr-r50"), refiner_file_of("dab-detr-r50").path
+    for path in (weights, refiner):
+        path.parent.mkdir(parents=True)
+    torch.save({"model": narrow_r50()}, weights)
+    shutil.copyfile(shared / "data/refinebox-official/rb_dab_detr_r50_12ep.pth", refiner)
+    output = tmp_path / "better.safetensors"
+    arguments: Words = ["apply", "--refiner", "published", "--output", output, "--detector"]
+    assert done(*arguments, "dab-detr-r50") == f"wrote {output}: its AP is not known; run refinebox eval\n"
+
+    model = refinebox.load(output)
+    wanted = RefinedDetector(load_detector("dab-detr-r50"), load_refiner(refiner))
+    images, sizes = torch.linspace(-2, 2, 3 * 96 * 128).view(1, 3, 96, 128), torch.tensor([[96, 128]])
+    assert torch.equal(model(images, sizes).boxes, wanted(images, sizes).boxes)
+    assert (model.category_ids, model.category_names) == (tuple(COCO_NAMES), COCO_NAMES)
+    assert model.profile.layout == "detrex"
+    photo = shapes_folder / "val/000001.jpg"
+    assert done("predict", output, photo, "--short-side", "96").startswith("1 images: ")
+    rows = json.loads(Path("predictions/results.json").read_text())
+    with Image.open(photo) as image:
+        width, height = image.size
+    for x, y, w, h in (row["bbox"] for row in rows):
+        assert 0 <= x <= x + w <= width + 1e-2
+        assert 0 <= y <= y + h <= height + 1e-2
+
+    own: Words = ["dab-detr-r50", "--weights", weights]
+    assert "the published refiner fits only the published weights" in the_line(run(*arguments, *own))
+    done(*arguments, *own, "--force")
+    assert "no refiner is published for dn-detr-r50" in the_line(run(*arguments, "dn-detr-r50"))

@@ -8,14 +8,16 @@ from typing import Literal
 import pytest
 import torch
 from PIL import Image
-from refinebox.adapters.dab_detr import DabDetr, Sizes, build
+from refinebox.adapters.dab_detr import DabDetr, build
+from refinebox.adapters.sizes import Sizes
 from torch import Tensor
 
 from refinebox.categories import COCO_NAMES
 from refinebox.data import CocoData
 from refinebox.detector import Detections, Detector, DetectorOutput, Profile
-from refinebox.images import pad, read_image
-from refinebox.zoo import DETECTORS, load_detector
+from refinebox.images import Layout, pad, read_image
+from refinebox.published import DETECTORS
+from refinebox.zoo import load_detector
 
 
 def test_a_detector_stays_in_evaluation_mode(detector: Detector) -> None:
@@ -188,8 +190,8 @@ def test_a_resized_detector_takes_other_inputs(detector: Detector, monkeypatch: 
     assert detector.profile.name == "tiny"
 
 
-def sizes_of(detector: Detector, classes: int) -> Sizes:
-    return replace(Sizes.read(detector.tensors()), classes=classes)
+def sizes_of(detector: Detector, columns: int) -> Sizes:
+    return replace(Sizes.read(detector.tensors()), columns=columns)
 
 
 @pytest.mark.parametrize(("ids", "columns"), [(5, 6), (7, 6)])
@@ -211,6 +213,74 @@ def test_columns_without_ids_are_ids(classes: int, names: dict[int, str], detect
 def test_names_that_are_given_are_kept(detector: Detector) -> None:
     profile = Profile("plain", "dab_detr", category_names={1: "cat"})
     assert build(DabDetr(sizes_of(detector, 91)).state_dict(), profile).category_names == {1: "cat"}
+
+
+def test_80_columns_of_detrex_are_cocos_categories(detector: Detector) -> None:
+    profile = Profile("plain", "dab_detr", layout="detrex")
+    built = build(DabDetr(sizes_of(detector, 80)).state_dict(), profile)
+    assert built.category_ids == tuple(COCO_NAMES)
+    assert built.category_names == COCO_NAMES
+    for layout, names in (("authors", {}), ("transformers", {}), ("detrex", {0: "cat"})):
+        other = replace(profile, layout=layout, category_names=names)
+        built = build(DabDetr(sizes_of(detector, 80)).state_dict(), other)
+        assert built.category_ids == tuple(range(80))
+        assert built.category_names == names
+
+
+def test_names_are_taken_over_by_a_detector_that_has_none() -> None:
+    categories = [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}]
+    nameless = plain("sigmoid")
+    nameless.name_categories([])
+    assert (nameless.category_ids, nameless.category_names) == ((10, 20), {})
+    nameless.name_categories(categories)
+    assert (nameless.category_ids, nameless.category_names) == ((7, 9), {7: "cat", 9: "dog"})
+    nameless.name_categories([{"id": 1, "name": "cow"}, {"id": 2, "name": "pig"}])
+    assert nameless.category_ids == (7, 9)
+
+
+def detrexs() -> Detector:
+    return Headless(Profile("plain", "none", category_ids=(10, 20), layout="detrex"))
+
+
+def test_detrex_clips_and_drops_what_lies_outside() -> None:
+    """As detectron2 does; worked out by hand for an image of 100 x 200 pixels."""
+    boxes = torch.tensor(
+        [
+            [0.5, 0.5, 0.2, 0.4],  # inside
+            [0.0, 0.5, 0.5, 1.0],  # half of it left of the image
+            [0.5, 0.5, 2.0, 3.0],  # around the image
+            [1.5, 0.5, 0.5, 0.5],  # right of the image
+            [0.5, 0.5, 0.0, 0.5],  # without a width
+        ]
+    )
+    scores = torch.tensor([[[0.9, 0.0], [0.8, 0.0], [0.7, 0.0], [0.6, 0.0], [0.5, 0.0]]])
+    (found,) = detrexs().postprocess(scores, boxes[None], SIZES)
+    kept = found.scores > 0
+    expected = torch.tensor([[80.0, 30.0, 120.0, 70.0], [0.0, 0.0, 50.0, 100.0], [0.0, 0.0, 200.0, 100.0]])
+    assert_found(
+        Detections(found.boxes[kept], found.scores[kept], found.labels[kept]), expected, [0.9, 0.8, 0.7], [10, 10, 10]
+    )
+    (as_it_is,) = plain("sigmoid").postprocess(scores, boxes[None], SIZES)
+    assert len(as_it_is.scores) == 10
+    assert as_it_is.boxes.max() > 200
+
+
+def test_detections_are_selected_before_they_are_dropped() -> None:
+    """Others do not move up for those that are dropped, and before and after refinement keep the same rows."""
+    detector = detrexs()
+    detector.profile = replace(detector.profile, detections=2)
+    boxes = torch.tensor([[[1.5, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.4, 0.5, 0.1, 0.1]]])
+    scores = torch.tensor([[[0.9, 0.1], [0.8, 0.1], [0.7, 0.1]]])
+    (found,) = detector.postprocess(scores, boxes, SIZES)
+    assert found.scores.tolist() == pytest.approx([0.8])
+    (selected,) = detector.select(scores, boxes, SIZES)
+    assert selected.scores.tolist() == pytest.approx([0.9, 0.8])
+
+
+@pytest.mark.parametrize(("layout", "width"), [("authors", 106), ("detrex", 107), ("transformers", 106)])
+def test_images_are_resized_as_the_layout_says(layout: Layout, width: int) -> None:
+    detector = Headless(Profile("plain", "none", short_side=80, long_side=133, layout=layout))
+    assert detector.preprocess(Image.new("RGB", (64, 48))).shape == (3, 80, width)
 
 
 def test_the_hash_of_the_weights_tells_detectors_apart(make_detector: Callable[..., Detector]) -> None:

@@ -185,12 +185,12 @@ def with_categories(validation: CocoData, categories: dict[int, str]) -> CocoDat
 
 def test_a_link_by_id_maps_ids_to_columns(detector: Detector, validation: CocoData) -> None:
     link = Link.between(detector, with_categories(validation, {4: "anything", 2: "else"}), "id")
-    assert link == Link(data_ids={4: 4, 2: 2}, columns={4: 3, 2: 1})
+    assert link == Link(data_ids={4: 4, 2: 2}, columns={4: 3, 2: 1}, width=6)
 
 
 def test_a_link_by_name_maps_names_to_columns(detector: Detector, validation: CocoData) -> None:
     link = Link.between(detector, with_categories(validation, {40: "Star", 7: "ellipse"}), "name")
-    assert link == Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0})
+    assert link == Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0}, width=6)
 
 
 def test_a_link_checks_ids_and_names_unless_told_otherwise(detector: Detector, validation: CocoData) -> None:
@@ -200,8 +200,32 @@ def test_a_link_checks_ids_and_names_unless_told_otherwise(detector: Detector, v
         Link.between(detector, with_categories(validation, {1: "star", 2: "rectangle"}))
 
 
+def test_a_link_by_order_takes_the_columns_in_turn(detector: Detector, validation: CocoData) -> None:
+    ids = [90, 5, 7, 30, 1, 8]
+    link = Link.between(detector, with_categories(validation, {i: f"thing {i}" for i in ids}), "order")
+    assert link.columns == {1: 0, 5: 1, 7: 2, 8: 3, 30: 4, 90: 5}
+    assert link.data_ids == {1: 1, 2: 5, 3: 7, 4: 8, 5: 30, 6: 90}
+
+
+def test_the_columns_are_called_what_the_data_calls_them(detector: Detector, validation: CocoData) -> None:
+    data = with_categories(validation, {i: f"thing {i}" for i in (90, 5, 7, 30, 1, 8)})
+    named = [{"id": i, "name": f"thing {i}"} for i in (1, 5, 7, 8, 30, 90)]
+    assert Link.between(detector, data, "order").categories(data) == named
+    by_name = with_categories(validation, dict(zip((60, 50, 40, 30, 20, 10), shapes.CATEGORIES, strict=True)))
+    ids = [category["id"] for category in Link.between(detector, by_name, "name").categories(by_name)]
+    assert ids == [60, 50, 40, 30, 20, 10]
+
+
+@pytest.mark.parametrize("ids", [(1, 2, 3), (2, 3, 4), (6,)])
+def test_columns_without_data_leave_the_names_open(
+    ids: tuple[int, ...], detector: Detector, validation: CocoData
+) -> None:
+    data = with_categories(validation, {i: f"thing {i}" for i in ids})
+    assert Link.between(detector, data, "id").categories(data) == []
+
+
 def test_rows_are_written_with_the_ids_of_the_data() -> None:
-    link = Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0})
+    link = Link(data_ids={4: 40, 1: 7}, columns={40: 3, 7: 0}, width=6)
     first = Detections(
         torch.tensor([[1.0, 2.0, 11.0, 22.0], [0.0, 0.0, 5.0, 5.0], [-3.0, 4.0, 1.0, 5.0]]),
         torch.tensor([0.75, 0.5, 0.25]),
@@ -219,14 +243,14 @@ def test_rows_are_written_with_the_ids_of_the_data() -> None:
 
 def test_nothing_found_gives_no_rows() -> None:
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    link = Link(data_ids={1: 1}, columns={1: 0})
+    link = Link(data_ids={1: 1}, columns={1: 0}, width=1)
     assert evaluate.to_rows([nothing], [1], link).shape == (0, 7)
     assert evaluate.to_rows([], [], link).shape == (0, 7)
 
 
 def test_large_image_ids_are_not_rounded() -> None:
     found = Detections(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0.5]), torch.tensor([1]))
-    rows = evaluate.to_rows([found], [900_100_581_929], Link(data_ids={1: 1}, columns={1: 0}))
+    rows = evaluate.to_rows([found], [900_100_581_929], Link(data_ids={1: 1}, columns={1: 0}, width=1))
     assert evaluate.to_results(rows)[0]["image_id"] == 900_100_581_929
 
 

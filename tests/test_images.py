@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,33 +8,78 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from refinebox.images import MEAN, STD, normalise, pad, preprocess, read_image, resized
+from refinebox.images import MEAN, STD, Layout, normalise, pad, preprocess, read_image, resized
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [
-        (480, 640, (800, 1066)),
-        (427, 640, (800, 1199)),
-        (426, 640, (800, 1201)),
-        (375, 500, (800, 1066)),
-        (240, 640, (500, 1333)),
-        (281, 500, (749, 1332)),
-        (640, 480, (1066, 800)),
-        (640, 240, (1333, 500)),
-        (500, 281, (1332, 749)),
-        (333, 333, (800, 800)),
-        (800, 1000, (800, 1000)),
-        (1000, 800, (1000, 800)),
-        (1600, 2000, (800, 1000)),
-    ],
-)
-def test_sizes_are_those_of_the_detr_authors(height: int, width: int, expected: tuple[int, int]) -> None:
-    assert resized(height, width, 800, 1333) == expected
+ROUNDING = [  # height, width, and what the authors, detectron2 and transformers make of it
+    (480, 640, (800, 1066), (800, 1067), (800, 1066)),
+    (427, 640, (800, 1199), (800, 1199), (800, 1199)),
+    (426, 640, (800, 1201), (800, 1202), (800, 1201)),
+    (375, 500, (800, 1066), (800, 1067), (800, 1066)),
+    (240, 640, (500, 1333), (500, 1333), (500, 1333)),
+    (281, 500, (749, 1332), (749, 1333), (749, 1333)),
+    (333, 333, (800, 800), (800, 800), (800, 800)),
+    (800, 1000, (800, 1000), (800, 1000), (800, 1000)),
+    (1600, 2000, (800, 1000), (800, 1000), (800, 1000)),
+]
+LAYOUTS: tuple[Layout, ...] = ("authors", "detrex", "transformers")
+
+
+@pytest.mark.parametrize(("height", "width", "authors", "detrex", "transformers"), ROUNDING)
+def test_sizes_are_those_of_the_code_a_detector_comes_from(
+    height: int, width: int, authors: tuple[int, int], detrex: tuple[int, int], transformers: tuple[int, int]
+) -> None:
+    for layout, expected in zip(LAYOUTS, (authors, detrex, transformers), strict=True):
+        assert resized(height, width, 800, 1333, layout) == expected
+        assert resized(width, height, 800, 1333, layout) == expected[::-1]
+    assert resized(height, width, 800, 1333) == authors
+
+
+def random_sizes() -> list[tuple[int, int]]:
+    return [(int(h), int(w)) for h, w in np.random.default_rng(0).integers(1, 1500, (500, 2))]
+
+
+def test_random_sizes_are_the_detr_authors() -> None:
+    for height, width in random_sizes():
+        short, long = min(height, width), max(height, width)
+        size = 800 if long / short * 800 <= 1333 else max(1, round(1333 * short / long))
+        wanted = (short, long) if size == short else (size, int(size * long / short))
+        assert resized(height, width, 800, 1333) == (wanted if height < width else wanted[::-1])
+
+
+def test_random_sizes_are_detectron2s() -> None:
+    """Both sides are scaled by one factor and rounded half up."""
+    for height, width in random_sizes():
+        scale = min(800 / min(height, width), 1333 / max(height, width))
+        exact = height * scale, width * scale
+        found = resized(height, width, 800, 1333, "detrex")
+        for side, wanted in zip(found, exact, strict=True):
+            assert side == max(1, math.floor(wanted + 0.5)) or abs(wanted % 1 - 0.5) < 1e-9
+
+
+def test_random_sizes_are_transformers() -> None:
+    reference = pytest.importorskip("transformers.image_transforms", reason="transformers says how it rounds")
+    for height, width in random_sizes():
+        wanted = reference.get_size_with_aspect_ratio((height, width), 800, 1333)
+        if 0 not in wanted:  # of images so thin that transformers cannot shrink them
+            assert resized(height, width, 800, 1333, "transformers") == wanted
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_thin_images_keep_a_pixel(layout: Layout) -> None:
+    height, width = resized(1, 5000, 800, 1333, layout)
+    assert height == 1
+    assert width >= 1333
+
+
+def test_the_layout_decides_the_input_size() -> None:
+    image = Image.new("RGB", (64, 48))
+    widths = {layout: preprocess(image, 80, 133, layout).shape[-1] for layout in LAYOUTS}
+    assert widths == {"authors": 106, "detrex": 107, "transformers": 106}
 
 
 def test_a_stored_image_is_read_unchanged(tmp_path: Path) -> None:

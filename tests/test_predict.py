@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,10 +192,39 @@ def test_images_that_are_all_broken_are_an_error(detector: Detector, tmp_path: P
 
 def test_more_pairs_than_are_kept_still_pair_up(make_detector: Callable[..., Detector], photos: Path) -> None:
     detector = make_detector()
-    detector.TOP = 7
+    detector.profile = replace(detector.profile, detections=7)
     torch.manual_seed(3)
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
-    model.TOP = 7
     found = detect_image(model, read_image(photos / "b.png"))
     assert len(found["before"].scores) == len(found["after"].scores) == 7
     assert torch.equal(found["before"].labels, found["after"].labels)
+
+
+def test_detrex_results_are_clipped_and_still_pair_up(
+    make_detector: Callable[..., Detector], photos: Path, tmp_path: Path
+) -> None:
+    """Boxes are cut at the borders in the results; pictures show the rows that were selected, before and after."""
+    detector = make_detector()
+    detector.profile = replace(detector.profile, layout="detrex")
+    outside = detector.get_parameter("network.refpoint_embed.weight")
+    outside[:6] = torch.tensor([6.0, 0.0, -6.0, 0.0])  # at the right border and thin
+    detector.get_parameter("network.bbox_embed.layers.2.bias")[0] = 3.0
+    torch.manual_seed(3)
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    image = read_image(photos / "b.png")
+    found = detect_image(model, image)
+    assert len(found["before"].scores) == len(found["after"].scores) == 12 * 6
+    assert torch.equal(found["before"].scores, found["after"].scores)
+    assert found["after"].boxes.max() > image.width
+    predicted = predict(model, [photos / "b.png"], tmp_path / "out", threshold=0.0)
+    assert len(predicted.pictures) == 1
+    written = rows(predicted.results)
+    assert 0 < len(written) <= 12 * 6
+    for x, y, width, height in (row["bbox"] for row in written):
+        assert x >= 0
+        assert y >= 0
+        assert width > 0
+        assert height > 0
+        assert x + width <= image.width + 1e-2
+        assert y + height <= image.height + 1e-2
+    assert written == expected_rows(model, [photos / "b.png"], [1])

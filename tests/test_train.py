@@ -56,6 +56,17 @@ def test_run_folder_holds_everything(
     assert (history["before"], history["after"]) == (report.before, report.after)
 
 
+def test_the_categories_that_were_learned_are_written(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    detector.category_ids, detector.category_names = tuple(range(6)), {}
+    report = train.train(detector, training, validation, tmp_path, QUICK, categories="order")
+    _, history = load_refiner_and_history(report.best)
+    assert history["categories"] == [
+        {"id": category_id, "name": name} for category_id, name in sorted(training.categories.items())
+    ]
+
+
 def test_continued_run_equals_an_uninterrupted_one(
     detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """From a name or a file to a frozen detector, and what is said where that cannot be."""
 
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from torch import Tensor
 
 from refinebox import checkpoint, shapes, zoo
 from refinebox.detector import Detector, Profile
-from refinebox.zoo import DETECTORS, describe, load_detector, profile_from, weights_path
+from refinebox.published import DETECTORS, cached
+from refinebox.zoo import describe, load_detector, profile_from, weights_path
 
 BUNDLED = Path(zoo.__file__).with_name("dab_detr_shapes.safetensors")
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
@@ -46,28 +49,58 @@ def test_the_bundled_weights_are_small() -> None:
 
 @pytest.mark.parametrize("weights", [None, "file.pth"])
 def test_an_unknown_name_lists_the_known_ones(weights: str | None) -> None:
-    known = ", ".join(DETECTORS)
-    expected = rf"^unknown detector 'nonsense'; known: {known}, or the path of a \.safetensors file$"
+    expected = (
+        rf"^unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, the path of a \.safetensors file or of a "
+        r"transformers folder, or package\.module:function$"
+    )
     with pytest.raises(ValueError, match=expected):
         load_detector("nonsense", weights)
     with pytest.raises(ValueError, match=expected):
         weights_path("nonsense", weights)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in DETECTORS.items() if entry.bundled is None])
-def test_weights_that_do_not_ship_are_to_be_fetched(name: str) -> None:
-    expected = (
-        rf"^{name} does not ship with refinebox; download its checkpoint from https://\S+ "
-        r"and pass it as weights \(--weights FILE\)$"
-    )
-    with pytest.raises(FileNotFoundError, match=expected):
+DOWNLOADED = {name: file for name, entry in DETECTORS.items() if (file := entry.file(name))}
+BY_HAND = [name for name, entry in DETECTORS.items() if not entry.bundled and not entry.file(name)]
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_without_a_network_the_address_and_the_place_are_told(name: str) -> None:
+    file = DETECTORS[name].file(name)
+    assert file is not None
+    message = f"could not download {file.url} (tests have no network); try again, or download it by hand and put it at "
+    with pytest.raises(ConnectionError, match=f"^{re.escape(message + str(file.path))}$"):
         load_detector(name)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_weights_without_an_address_are_to_be_fetched_by_hand(name: str) -> None:
+    message = (
+        f"the weights of {name} have no address of their own; get them from {DETECTORS[name].source} and put the file "
+        f"at {cached(name)}, or pass it as weights (--weights FILE)"
+    )
+    for function in (load_detector, weights_path):
+        with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+            function(name)
+
+
+@pytest.mark.parametrize("name", ["dab-detr-r50", "dab-detr-r50-dc5-fixxy"])
+def test_what_was_downloaded_or_put_there_is_used(name: str, detector: Detector) -> None:
+    path = weights_file(name)
+    path.parent.mkdir(parents=True)
+    saved(path, detector.tensors())
+    assert load_detector(name).weights_sha256() == detector.weights_sha256()
+
+
+def weights_file(name: str) -> Path:
+    file = DETECTORS[name].file(name)
+    return file.path if file else cached(name)
 
 
 def test_the_path_that_is_read_is_told(tmp_path: Path) -> None:
     assert weights_path("dab-detr-shapes") == BUNDLED
     assert weights_path("dab-detr-r50", tmp_path / "dab.pth") == tmp_path / "dab.pth"
     assert weights_path("folder/mine.safetensors") == Path("folder/mine.safetensors")
+    assert weights_path(str(tmp_path)) == tmp_path
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
@@ -229,3 +262,60 @@ def test_a_description_holds_every_setting() -> None:
     profile = Profile("mine", "dab_detr", "softmax", (7, 9), {7: "cat"}, 320, 640, {"temperature": 10.0})
     detector = Detector(profile)  # type: ignore[abstract]
     assert profile_from(describe(detector), "tiny") == profile
+
+
+@pytest.mark.parametrize("name", ["module:build", "package.module:build", "a.b.c:d"])
+def test_names_of_functions_are_told_from_others(name: str) -> None:
+    assert zoo.is_custom(name)
+
+
+@pytest.mark.parametrize(
+    "name", [*DETECTORS, "mine.safetensors", "folder/module.py:build", "module:", ":build", "module:a.b", "a..b:c", ""]
+)
+def test_other_names_are_no_functions(name: str) -> None:
+    assert not zoo.is_custom(name)
+
+
+def test_a_function_of_ones_own_builds_a_detector(custom: str) -> None:
+    path = list(sys.path)
+    detector = load_detector(custom)
+    assert type(detector).__name__ == "Grid"
+    assert (detector.profile.name, detector.profile.family) == ("grid", custom)
+    assert (detector.strides, detector.channels) == ((8,), (16,))
+    assert sys.path == path
+
+
+def test_a_function_of_ones_own_is_given_the_weights(custom: str, tmp_path: Path) -> None:
+    weights = {name: tensor + 1 for name, tensor in load_detector(custom).state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pth")
+    found = load_detector(custom, tmp_path / "weights.pth").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_search_path_that_has_the_folder_already_stays_in_order(
+    custom: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with python -m refinebox, which puts the current folder first."""
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    path = list(sys.path)
+    load_detector(custom)
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("own_detektor:build", "No module named 'own_detektor'"),
+        ("own_detector:built", "module 'own_detector' has no attribute 'built'"),
+    ],
+)
+def test_a_name_that_cannot_be_imported_says_why(name: str, reason: str, custom: str) -> None:
+    expected = rf"^{name} cannot be imported \({reason}.*\); expected package\.module:function$"
+    with pytest.raises(ValueError, match=expected):
+        load_detector(name)
+
+
+def test_a_function_must_return_a_detector(custom: str) -> None:
+    expected = r"^own_detector:number returned a int, expected a refinebox\.Detector; see docs/adapters\.md$"
+    with pytest.raises(ValueError, match=expected):
+        load_detector("own_detector:number")

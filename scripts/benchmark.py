@@ -1,0 +1,38 @@
+"""Everything that is said about speed, measured side by side in one run on this machine."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import benchmark_detectors
+import torch
+import typer
+
+PARTS = {"detectors": benchmark_detectors.measure}
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer repeats and sizes.")] = False,
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(PARTS)}; all by default.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
+) -> None:
+    """Print and write ratios; the seconds behind them mean little on another machine."""
+    unknown = set(parts or []) - set(PARTS)
+    if unknown:
+        raise typer.BadParameter(f"unknown parts {', '.join(sorted(unknown))}; known: {', '.join(PARTS)}")
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    print(machine)
+    figures = {name: PARTS[name](quick) for name in parts or PARTS}
+    if json_file is not None:
+        json_file.write_text(json.dumps({"machine": machine, **figures}, indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
