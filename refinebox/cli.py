@@ -117,34 +117,35 @@ def detectors() -> None:
     epilog="Example: refinebox oracle-analysis --detector dab-detr-r50 --weights dab.pth --data coco/",
 )
 def oracle_analysis(
-    detector: DetectorName,
+    detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
+    results: Annotated[Path | None, typer.Option(help="COCO results file of any detector, instead.")] = None,
+    refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
     weights: Weights = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
     categories: Categories = "check",
+    min_iou: Annotated[float, typer.Option(min=0.1, max=0.95, help="What a refiner needs of a box.")] = 0.5,
+    lvis: Annotated[bool, typer.Option("--lvis", help="Evaluate as LVIS does.")] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     batch_size: BatchSize = 1,
     workers: Workers = 0,
     device: Device = "auto",
     json_file: Json = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
 ) -> None:
-    """Swap predicted classes or boxes for the truth: would better boxes help?"""
-    from refinebox import oracle
-    from refinebox.evaluate import Link
-    from refinebox.report import print_table
+    """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
+    from refinebox import analysis, tables
 
-    _check_output_file(json_file)
-    model = _load(detector, weights, device, short_side, long_side)
-    validation = _read("val", data, annotations, images)
-    metrics = oracle.analyse(
-        model, validation, Link.between(model, validation, categories), batch_size=batch_size, workers=workers
-    )
-    titles = {swap.title: metrics[swap.name] for swap in oracle.SWAPS}
-    print_table(f"{model.profile.name}: AP in points, gain over the detector as it is", titles, baseline="as is")
-    typer.echo("\n".join((oracle.MATCHING_RULE, oracle.SCORE_RULE, oracle.NOTE)))
-    _write_json(json_file, {"swaps": metrics})
+    for path in (json_file, csv_file):
+        _check_output_file(path)
+    analysis.check_sources(detector, results)
+    model = _load(detector, weights, device, short_side, long_side) if detector else None
+    validation = _read("val", data, annotations, images, files=results is None)
+    found = analysis.find(model, results, validation, categories, batch_size=batch_size, workers=workers)
+    done = analysis.analyse(validation, found, refined=refined, min_iou=min_iou, lvis=lvis)
+    tables.report(done, json_file, csv_file)
 
 
 @app.command(
@@ -309,19 +310,19 @@ def _load(
 
 
 def _read(
-    split: Literal["train", "val"], folder: Path | None, annotations: Path | None, images: Path | None
+    split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
 ) -> "CocoData":
     from refinebox.data import find, read
 
-    if annotations is not None and images is not None:
-        found = annotations, images
-    elif folder is not None and annotations is None and images is None:
-        found = find(folder, split)
+    if annotations is not None and (images is not None or not files):
+        found = annotations, images or annotations.parent
+    elif root is not None and annotations is None and images is None:
+        found = find(root, split)
     else:
         raise ValueError(
             f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
         )
-    data = read(*found)
+    data = read(*found, images_needed=files)
     typer.echo(f"{split}: {data.summary()}")
     return data
 
