@@ -66,6 +66,7 @@ class Analysis:
     Attributes:
         found: the detections.
         swaps: name, title and meaning, in the table's order.
+        min_iou: of the boxes that count as reachable.
         evaluations: by name of the swap.
         errors: TIDE's, see :func:`refinebox.tide.analyse`.
         comparison: with refined boxes, where there are some.
@@ -75,6 +76,7 @@ class Analysis:
     data: CocoData
     found: Found
     swaps: tuple[swaps.Swap, ...]
+    min_iou: float
     evaluations: dict[str, Evaluation]
     errors: dict[str, Any]
     comparison: Comparison | None
@@ -170,7 +172,7 @@ def analyse(
         comparison = Comparison(evaluate(before), evaluate(after), best, interval)
     rows = before, swapped["box_from_iou"].rows if after is None else after
     errors = tide.analyse(findings.overlaps)
-    return Analysis(data, replace(found, inputs=inputs), listed, evaluations, errors, comparison, rows)
+    return Analysis(data, replace(found, inputs=inputs), listed, min_iou, evaluations, errors, comparison, rows)
 
 
 def evaluator(whole: Evaluator, objects: Bools) -> Evaluator:

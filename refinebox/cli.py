@@ -134,18 +134,20 @@ def oracle_analysis(
     device: Device = "auto",
     json_file: Json = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with pictures.")] = None,
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
-    from refinebox import analysis, tables
+    from refinebox import analysis
+    from refinebox.publish import publish
 
-    for path in (json_file, csv_file):
+    for path in (json_file, csv_file, html_file):
         _check_output_file(path)
     analysis.check_sources(detector, results)
     model = _load(detector, weights, device, short_side, long_side) if detector else None
     validation = _read("val", data, annotations, images, files=results is None)
     found = analysis.find(model, results, validation, categories, batch_size=batch_size, workers=workers)
     done = analysis.analyse(validation, found, refined=refined, min_iou=min_iou, lvis=lvis)
-    tables.report(done, json_file, csv_file)
+    publish(done, json_file, csv_file, html_file)
 
 
 @app.command(

@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> None:
     """Prints one row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for metric in METRICS:
         table.add_column(metric, justify="right")
     for name, metrics in rows.items():
@@ -27,7 +27,7 @@ def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> No
         table.add_row(name, *(_cell(metric, metrics, reference) for metric in METRICS))
     # a table that is cut is worse than one that is wide
     console = Console()
-    console.print(table) if console.is_terminal else Console(width=120).print(table)
+    console.print(table) if console.is_terminal else Console(width=150).print(table)
 
 
 def _cell(metric: str, metrics: Metrics, reference: Metrics | None) -> str:

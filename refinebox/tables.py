@@ -3,14 +3,12 @@
 import csv
 import io
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 import refinebox
-from refinebox import checkpoint
 from refinebox.analysis import Analysis
 from refinebox.evaluate import Metrics
 from refinebox.report import print_table
@@ -22,15 +20,6 @@ NOTE = (
 )
 LIBRARIES = ("faster-coco-eval", "pycocotools", "numpy", "torch")
 TOP = 10  # categories on the terminal
-
-
-def report(analysis: Analysis, json_file: Path | None, csv_file: Path | None) -> None:
-    """Prints the tables and writes the files that are named."""
-    print_analysis(analysis)
-    if json_file is not None:
-        checkpoint.write_json(json_file, to_json(analysis))
-    if csv_file is not None:
-        write_csv(csv_file, analysis)
 
 
 def print_analysis(analysis: Analysis) -> None:
@@ -133,7 +122,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "tide": analysis.errors,
         "rules": [*analysis.found.rules, NOTE],
         "inputs": analysis.found.inputs,
-        "versions": {"refinebox": refinebox.__version__, **{name: version(name) for name in LIBRARIES}},
+        "versions": versions(),
     }
     if analysis.comparison:
         comparison = analysis.comparison
@@ -153,18 +142,22 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
     return content
 
 
-def write_csv(path: Path, analysis: Analysis) -> None:
-    """One line for each category, and one for all: number of objects, and every metric after every swap."""
+def versions() -> dict[str, str]:
+    """Of refinebox and of what its figures rest on."""
+    return {"refinebox": refinebox.__version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def to_csv(analysis: Analysis) -> str:
+    """One line for each category after one for all: number of objects, and every metric after every swap."""
+    everything = {swap: found.metrics for swap, found in analysis.evaluations.items()}
+    rows = per_class(analysis)
+    total = {"id": "", "name": "all", "objects": sum(row["objects"] for row in rows), "swaps": everything}
+    columns = [(swap, metric) for swap, metrics in everything.items() for metric in metrics]
     with io.StringIO(newline="") as text:
         writer = csv.writer(text)
-        names = {swap: list(found.metrics) for swap, found in analysis.evaluations.items()}
-        columns = [f"{swap} {metric}" for swap, metrics in names.items() for metric in metrics]
-        writer.writerow(["category id", "category", "objects", *columns])
-        rows = per_class(analysis)
-        everything = {swap: found.metrics for swap, found in analysis.evaluations.items()}
-        total = sum(row["objects"] for row in rows)
-        for row in [{"id": "", "name": "all", "objects": total, "swaps": everything}, *rows]:
-            values = [row["swaps"][swap].get(metric) for swap, metrics in names.items() for metric in metrics]
-            shown = ["" if value is None else round(value, 4) for value in values]
+        writer.writerow(["category id", "category", "objects", *(f"{swap} {metric}" for swap, metric in columns)])
+        for row in [total, *rows]:
+            values = (row["swaps"][swap].get(metric) for swap, metric in columns)
+            shown = ("" if value is None else round(value, 4) for value in values)
             writer.writerow([row["id"], row["name"], row["objects"], *shown])
-        checkpoint.write_bytes(path, text.getvalue().encode())
+        return text.getvalue()
