@@ -9,8 +9,8 @@ from refinebox import bootstrap, checkpoint, oracle, swaps, tide
 from refinebox.categories import Matching
 from refinebox.data import CocoData
 from refinebox.detector import Detector
-from refinebox.evaluate import Evaluation, Evaluator, Link, Rows
-from refinebox.overlaps import FOREGROUND, Bools, Objects
+from refinebox.evaluate import Bools, Evaluation, Evaluator, Link, Rows
+from refinebox.overlaps import FOREGROUND, Objects
 from refinebox.progress import track
 from refinebox.results import read_results
 

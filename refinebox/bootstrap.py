@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.data import CocoData
-from refinebox.evaluate import Rows
-from refinebox.overlaps import Ints, Objects, Overlaps, Pass, top
+from refinebox.evaluate import Ints, Rows, top
+from refinebox.overlaps import Objects, Overlaps, Pass
 from refinebox.precision import Ranking
 from refinebox.progress import track
 

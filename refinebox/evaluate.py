@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from refinebox.categories import Matching, match_categories
 from refinebox.data import Batch, CocoData, CocoDataset, batches
 from refinebox.detector import Detections, Detector, DetectorOutput
+from refinebox.lvis import frequency_groups
 from refinebox.progress import track
 from refinebox.refiner import RefinedDetector
 
 METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR": 8}  # places in COCO's twelve numbers
-GROUPS = {"r": "APr", "c": "APc", "f": "APf"}  # LVIS' frequencies: in at most 10, at most 100, more training images
-
 Metrics = dict[str, float | None]
-Rows = NDArray[np.float64]  # [N, 7] image id, x, y, width, height (pixels), score, category id
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Rows = Floats  # [N, 7] image id, x, y, width, height (pixels), score, category id
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Evaluator:
     def __call__(self, rows: Rows) -> Evaluation:
         """Raises ValueError where a row is not finite or names an image or category that the data does not have."""
         check_rows(self.data, rows)
+        if self.lvis:
+            rows = rows[top(rows, 300, each_category=False)]
         found = COCO()
         found.dataset = {**self.truth.dataset, "annotations": self._annotations(rows)}
         found.createIndex()
@@ -135,26 +139,7 @@ def coco_ap(data: CocoData, rows: Rows) -> Metrics:
     return Evaluator(data)(rows).metrics
 
 
-def frequency_groups(data: CocoData) -> dict[str, list[int]]:
-    """Category ids of LVIS' rare, common and frequent categories, by the name of their AP.
-
-    Raises:
-        ValueError: a category has no frequency, or an image does not say which categories were looked for in it.
-    """
-    unknown = [name for category_id, name in data.categories.items() if data.frequencies.get(category_id) not in GROUPS]
-    if unknown:
-        raise ValueError(f"category {unknown[0]!r} has no frequency r, c or f; leave out --lvis for COCO annotations")
-    for field in ("neg_category_ids", "not_exhaustive_category_ids"):
-        lacking = [entry["id"] for entry in data.images if field not in entry]
-        if lacking:
-            raise ValueError(f"image {lacking[0]} has no {field!r}; leave out --lvis for COCO annotations")
-    return {
-        name: [category_id for category_id, frequency in data.frequencies.items() if frequency == letter]
-        for letter, name in GROUPS.items()
-    }
-
-
-def _metrics(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Metrics:
+def _metrics(precision: NDArray[np.float64], recall: Floats) -> Metrics:
     """Of precision ``[T, R, K, A]`` and recall ``[T, K, A]``; A is all, small, medium and large."""
     precisions = (
         precision[..., 0],
@@ -165,7 +150,7 @@ def _metrics(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Met
     return dict(zip(METRICS, map(_mean, (*precisions, recall[..., 0])), strict=True))
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _mean(values: Floats) -> float | None:
     """In points; COCO writes -1 where there is nothing to find."""
     known = values[values > -1]
     return 100 * float(known.mean()) if len(known) else None
@@ -179,6 +164,19 @@ def _annotations(rows: Rows, first_id: int = 1) -> list[dict[str, Any]]:
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area}
         for number, (image, category, box, score, area) in enumerate(columns, start=first_id)
     ]
+
+
+def top(rows: Rows, limit: int, *, each_category: bool) -> Bools:
+    """``[N]`` which rows are among the ``limit`` best of their image, or of their image and category."""
+    category = rows[:, 6] if each_category else np.zeros(len(rows))
+    order = np.lexsort((-rows[:, 5], category, rows[:, 0]))
+    new = np.ones(len(rows), dtype=np.bool_)
+    new[1:] = (np.diff(rows[order, 0]) != 0) | (np.diff(category[order]) != 0)
+    place = np.arange(len(rows))
+    start = np.maximum.accumulate(np.where(new, place, 0))
+    kept = np.empty(len(rows), dtype=np.bool_)
+    kept[order] = place - start < limit
+    return kept
 
 
 def check_rows(data: CocoData, rows: Rows) -> None:

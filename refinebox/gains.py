@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinebox.evaluate import Rows
-from refinebox.overlaps import BACKGROUND, FOREGROUND, Floats, Objects, Overlaps, Pass
+from refinebox.evaluate import Floats, Rows
+from refinebox.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
 
 PASSES = (Pass(FOREGROUND), Pass(BACKGROUND))  # of the object's category; a better box first, then any near it
 

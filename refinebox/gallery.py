@@ -11,9 +11,10 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from refinebox.data import CocoData
+from refinebox.evaluate import Bools, Floats, Ints
 from refinebox.gains import Gain, Placement
 from refinebox.images import read_image
-from refinebox.overlaps import Bools, Floats, Ints, Objects
+from refinebox.overlaps import Objects
 from refinebox.report import AFTER, BEFORE, TRUTH, Layer, picture
 
 SIDE, QUALITY = 560, 70  # long side in pixels and JPEG quality: 40 pictures stay below 5 MB
@@ -48,12 +49,15 @@ def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, 
 
 def layers(data: CocoData, objects: Objects, before: Placement, after: Placement, here: Ints) -> list[Layer]:
     """What is drawn over an image for the objects ``here``, which are indices."""
+    change = np.nan_to_num(after.iou - before.iou)[here]
     moved = (before.boxes[here] != after.boxes[here]).any(1)
-    order = here[np.argsort(-np.abs(after.iou - before.iou)[here], kind="stable")]
-    order = order[~np.isnan(after.boxes[order]).any(1)]
-    names = (data.categories[int(objects.category[index])] for index in order[:CAPTIONS])
-    changes = (f"{before.iou[index]:.2f} to {after.iou[index]:.2f}" for index in order[:CAPTIONS])
-    captions = [f"{name} {change}" for name, change in zip(names, changes, strict=True)]
+    order = here[np.argsort(-np.abs(change), kind="stable")]  # captions are written for the first boxes
+    order = order[_known(after.boxes[order])]
+    named = order[: min(CAPTIONS, int((change != 0).sum()))]
+    captions = [
+        f"{data.categories[int(objects.category[index])]} {before.iou[index]:.2f} to {after.iou[index]:.2f}"
+        for index in named
+    ]
     return [
         Layer(_xyxy(objects.boxes[here]), TRUTH, width=1),
         Layer(_xyxy(before.boxes[here][_known(before.boxes[here]) & moved]), BEFORE, dashed=True),
@@ -69,7 +73,7 @@ def as_address(image: Image.Image) -> str:
 
 
 def _known(boxes: Floats) -> Bools:
-    known: Bools = ~np.isnan(boxes).any(1)
+    known: Bools = np.isfinite(boxes).all(1)
     return known
 
 

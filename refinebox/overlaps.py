@@ -4,14 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from refinebox.data import CocoData
-from refinebox.evaluate import Rows
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from refinebox.evaluate import Bools, Floats, Ints, Rows
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # TIDE's thresholds of IoU (Bolya et al. 2020, section 2.2)
 PAIRS_AT_ONCE = 4_000_000
@@ -103,19 +98,6 @@ class Overlaps:
         inside = np.zeros(len(self.rows), dtype=np.bool_)
         inside[self.detection[self.objects.crowd[self.object] & self.same & (self.iou >= iou)]] = True
         return inside
-
-
-def top(rows: Rows, limit: int, *, each_category: bool) -> Bools:
-    """``[N]`` which rows are among the ``limit`` best of their image, or of their image and category."""
-    category = rows[:, 6] if each_category else np.zeros(len(rows))
-    order = np.lexsort((-rows[:, 5], category, rows[:, 0]))
-    new = np.ones(len(rows), dtype=np.bool_)
-    new[1:] = (np.diff(rows[order, 0]) != 0) | (np.diff(category[order]) != 0)
-    place = np.arange(len(rows))
-    start = np.maximum.accumulate(np.where(new, place, 0))
-    kept = np.empty(len(rows), dtype=np.bool_)
-    kept[order] = place - start < limit
-    return kept
 
 
 def _pairs(rows: Rows, objects: Objects) -> tuple[Ints, Ints, Floats]:

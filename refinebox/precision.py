@@ -6,7 +6,7 @@ equals it to rounding.
 
 import numpy as np
 
-from refinebox.overlaps import Bools, Floats, Ints
+from refinebox.evaluate import Bools, Floats, Ints
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's, which are not quite 0.01 apart in floating point
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from refinebox.evaluate import Rows
-from refinebox.overlaps import BACKGROUND, FOREGROUND, Bools, Objects, Overlaps, Pass
+from refinebox.evaluate import Bools, Rows
+from refinebox.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
 from refinebox.tide import Errors, Kind, classify
 
 MATCHING_RULE = (

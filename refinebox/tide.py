@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from refinebox.overlaps import BACKGROUND, FOREGROUND, Bools, Floats, Ints, Overlaps, Pass, top
+from refinebox.evaluate import Bools, Floats, Ints, top
+from refinebox.overlaps import BACKGROUND, FOREGROUND, Overlaps, Pass
 from refinebox.precision import Ranking
 
 DETECTIONS = 100  # the best of each image are looked at

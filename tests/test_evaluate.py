@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import faster_coco_eval
 import numpy as np
 import pytest
 import torch
 from pycocotools.coco import COCO
-from random_boxes import CROWDED, EMPTY, draw_data, draw_rows, reference
+from random_boxes import CATEGORIES, CROWDED, EMPTY, draw_data, draw_rows, judged, reference
 
 from refinebox import data, evaluate, shapes
 from refinebox.data import CocoData
@@ -235,3 +236,53 @@ def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder:
         next(p for name, p in detector.named_parameters() if "bbox_embed" in name).fill_(float("nan"))
     with pytest.raises(ValueError, match="a detection in image 1 is not finite; check the detector's weights"):
         evaluate.evaluate(detector, validation, Link.between(detector, validation))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_recall_is_pycocotools_bit_for_bit_and_every_precision_to_its_epsilon(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    expected = judged(truth, rows)
+    truth_coco = faster_coco_eval.COCO(truth.coco())
+    found = faster_coco_eval.COCOeval_faster(truth_coco, truth_coco.loadRes(rows), "bbox")
+    found.evaluate()
+    found.accumulate()
+    np.testing.assert_array_equal(found.eval["recall"], expected.eval["recall"])
+    np.testing.assert_array_equal(found.eval["scores"], expected.eval["scores"])
+    np.testing.assert_allclose(found.eval["precision"], expected.eval["precision"], rtol=0, atol=2.3e-16)
+
+
+def test_each_category_and_threshold_is_pycocotools() -> None:
+    random = np.random.default_rng(5)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    found, expected = evaluate.Evaluator(truth)(rows), judged(truth, rows).eval
+    for place, category_id in enumerate(CATEGORIES):
+        precision, recall = 100 * expected["precision"][:, :, place, :, 2], 100 * expected["recall"][:, place, 0, 2]
+        wanted = {
+            "AP": precision[..., 0].mean(),
+            "AP50": precision[0, :, 0].mean(),
+            "AP75": precision[5, :, 0].mean(),
+            **{name: precision[..., size].mean() for size, name in enumerate(("APs", "APm", "APl"), start=1)},
+            "AR": recall.mean(),
+        }
+        assert found.per_category[category_id] == pytest.approx(wanted, rel=0, abs=1e-11)
+    thresholds = 100 * expected["precision"][:, :, :, 0, 2].mean((1, 2))
+    assert list(found.per_threshold) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert list(found.per_threshold.values()) == pytest.approx(thresholds.tolist(), rel=0, abs=1e-11)
+
+
+def test_one_evaluator_gives_what_new_ones_give() -> None:
+    random = np.random.default_rng(6)
+    truth = draw_data(random)
+    first = draw_rows(random, truth)
+    second, third = first.copy(), first[::2]
+    second[::3, 1] += 5
+    second[1::7, 6] = 5
+    shared = evaluate.Evaluator(truth)
+    assert [shared(rows) for rows in (first, second, third, second, first)] == [
+        evaluate.Evaluator(truth)(rows) for rows in (first, second, third, second, first)
+    ]
+    second[:] = 0  # the rows that were given stay the caller's
+    assert shared(first) == evaluate.Evaluator(truth)(first)

@@ -9,7 +9,8 @@ from pycocotools import mask
 from random_boxes import draw_data, draw_rows, judged
 
 from refinebox import overlaps
-from refinebox.overlaps import Ints, Objects, Overlaps, Pass, pair_iou, top
+from refinebox.evaluate import Ints, top
+from refinebox.overlaps import Objects, Overlaps, Pass, pair_iou
 
 
 def drawn(seed: int) -> Overlaps:
