@@ -14,6 +14,11 @@ from refinebox.overlaps import FOREGROUND, Objects
 from refinebox.progress import track
 from refinebox.results import read_results
 
+LVIS_RULE = (
+    "LVIS: AP is of the categories that were looked for in each image, at 300 detections. Matching, TIDE's errors and "
+    "the bootstrap do not know which these are: a detection of another category counts as background there."
+)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -23,14 +28,17 @@ class Found:
         name: for people.
         swapped: ``[N, 7]`` detections as they are (``none``) and after the swaps that were made on a live detector.
         rules: how predictions were matched to objects, and what happens to scores.
-        before: the detections before refinement, with the boxes as they are (``none``) and perfect (``box``).
+        before: what a refiner started from, where ``none`` is refined: the boxes as they are (``none``) and perfect
+            (``box``).
+        refined: ``[N, 7]`` the same detections with better boxes, where ``none`` is not refined.
         inputs: what was read, by name: ``name`` and ``sha256`` of the file, or of the detector's tensors.
     """
 
     name: str
     swapped: Mapping[str, Rows]
-    rules: tuple[str, str]
+    rules: tuple[str, ...]
     before: Mapping[str, Rows] = field(default_factory=dict)
+    refined: Rows | None = None
     inputs: Mapping[str, dict[str, str]] = field(default_factory=dict)
 
 
@@ -83,33 +91,49 @@ class Analysis:
     rows: tuple[Rows, Rows]
 
 
-def check_sources(detector: str | None, results: Path | None) -> None:
-    """Raises ValueError unless there is exactly one."""
-    if (detector is None) == (results is None):
-        given = "neither" if detector is None else "both"
-        raise ValueError(f"detections come from --detector NAME or from --results FILE; {given} is given, name one")
-
-
-def find(
-    detector: Detector | None,
-    results: Path | None,
+def run(
     data: CocoData,
+    detector: Detector | None = None,
+    results: Path | None = None,
+    refined: Path | None = None,
     categories: Matching = "check",
     *,
+    min_iou: float = FOREGROUND,
+    lvis: bool = False,
     batch_size: int = 1,
     workers: int = 0,
-) -> Found:
-    """The detections of a live detector or of a results file.
+) -> Analysis:
+    """The analysis of a live detector or of a COCO results file.
+
+    Args:
+        data: the objects.
+        detector: either this or ``results``.
+        results: COCO results file of any detector.
+        refined: COCO results file of the same detector with better boxes.
+        categories: see :func:`refinebox.categories.match_categories`.
+        min_iou: what a box must overlap its object by for a refiner to reach it.
+        lvis: evaluate as LVIS does.
+        batch_size, workers: of the live detector.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be used, or the detector's categories are not the data's.
+        ValueError: the sources are none or two, a file cannot be used, the detector's categories are not the data's,
+            or ``lvis`` is set and the annotations are not LVIS'.
     """
+    if (detector is None) == (results is None):
+        given = "neither" if detector is None else "both"
+        raise ValueError(f"name one source of detections, --detector NAME or --results FILE; got {given}")
+    evaluate = Evaluator(data, lvis=lvis)  # what is wrong with files is told before the work
+    better = None if refined is None else read_results(refined, data)
     if detector is not None:
         link = Link.between(detector, data, categories)
-        return of_detector(detector, data, link, batch_size=batch_size, workers=workers)
-    assert results is not None
-    return of_results(results, data)
+        found = of_detector(detector, data, link, batch_size=batch_size, workers=workers)
+    else:
+        assert results is not None
+        found = of_results(results, data)
+    files = {"annotations": data.source, "refined": refined}
+    inputs = {**found.inputs, **{name: described(path) for name, path in files.items() if path is not None}}
+    return analyse(evaluate, replace(found, refined=better, inputs=inputs), min_iou)
 
 
 def of_results(path: Path, data: CocoData) -> Found:
@@ -126,7 +150,7 @@ def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: i
     before = {name: rows.pop(key) for name, key in (("none", "before"), ("box", "before_box")) if key in rows}
     name, digest = detector.profile.name, checkpoint.tensors_sha256(detector.state_dict())
     inputs = {"detector": {"name": name, "sha256": digest}}
-    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE), before, inputs)
+    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE), before, inputs=inputs)
 
 
 def described(path: Path) -> dict[str, str]:
@@ -134,29 +158,9 @@ def described(path: Path) -> dict[str, str]:
     return {"name": path.name, "sha256": checkpoint.file_sha256(path)}
 
 
-def analyse(
-    data: CocoData, found: Found, *, refined: Path | None = None, min_iou: float = FOREGROUND, lvis: bool = False
-) -> Analysis:
-    """Evaluates every swap against ``data``.
-
-    Args:
-        data: the objects.
-        found: the detections.
-        refined: COCO results of the same detector with better boxes, where they are not in ``found``.
-        min_iou: what a box must overlap its object by for a refiner to reach it.
-        lvis: evaluate as LVIS does.
-
-    Raises:
-        FileNotFoundError: there is no file of refined detections.
-        ValueError: that file cannot be used, or ``lvis`` is set and the annotations are not LVIS'.
-    """
-    inputs = {**found.inputs, **({"annotations": described(data.source)} if data.source else {})}
-    before, after = found.before.get("none", found.swapped["none"]), found.swapped["none"] if found.before else None
-    if refined is not None:
-        after = read_results(refined, data)
-        inputs["refined"] = described(refined)
-    evaluate = Evaluator(data, lvis=lvis)
-    findings = swaps.Findings.of(found.swapped["none"], Objects.of(data))
+def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> Analysis:
+    """Evaluates every swap; a box is reachable for a refiner from ``min_iou`` with its object on."""
+    findings = swaps.Findings.of(found.swapped["none"], Objects.of(evaluate.data))
     listed = swaps.swaps(min_iou)
     swapped = {swap.name: swap.apply(findings) for swap in listed if swap.name not in found.swapped}
     evaluations = {}
@@ -165,14 +169,19 @@ def analyse(
             evaluations[swap.name] = evaluator(evaluate, swapped[swap.name].objects)(swapped[swap.name].rows)
         else:
             evaluations[swap.name] = evaluate(found.swapped[swap.name])
+    before, after = found.before.get("none", found.swapped["none"]), found.refined
+    if after is None and found.before:
+        after = found.swapped["none"]
     comparison = None
     if after is not None:
         best = evaluate(found.before["box"]) if found.before else evaluations["box"]
-        interval = bootstrap.difference(data, before, after)
+        interval = bootstrap.difference(evaluate.data, before, after)
         comparison = Comparison(evaluate(before), evaluate(after), best, interval)
     rows = before, swapped["box_from_iou"].rows if after is None else after
     errors = tide.analyse(findings.overlaps)
-    return Analysis(data, replace(found, inputs=inputs), listed, min_iou, evaluations, errors, comparison, rows)
+    if evaluate.lvis:
+        found = replace(found, rules=(*found.rules, LVIS_RULE))
+    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows)
 
 
 def evaluator(whole: Evaluator, objects: Bools) -> Evaluator:

@@ -114,7 +114,7 @@ def detectors() -> None:
 
 @app.command(
     "oracle-analysis",
-    epilog="Example: refinebox oracle-analysis --detector dab-detr-r50 --weights dab.pth --data coco/",
+    epilog="Example: refinebox oracle-analysis --results detections.json --data coco/ --html report.html",
 )
 def oracle_analysis(
     detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
@@ -140,13 +140,12 @@ def oracle_analysis(
     from refinebox import analysis
     from refinebox.publish import publish
 
-    for path in (json_file, csv_file, html_file):
-        _check_output_file(path)
-    analysis.check_sources(detector, results)
+    _check_output_file(json_file, csv_file, html_file)
     model = _load(detector, weights, device, short_side, long_side) if detector else None
-    validation = _read("val", data, annotations, images, files=results is None)
-    found = analysis.find(model, results, validation, categories, batch_size=batch_size, workers=workers)
-    done = analysis.analyse(validation, found, refined=refined, min_iou=min_iou, lvis=lvis)
+    truth = _read("val", data, annotations, images, files=results is None)
+    done = analysis.run(
+        truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
+    )
     publish(done, json_file, csv_file, html_file)
 
 
@@ -270,7 +269,8 @@ def evaluate(
     print_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before")
     for stage, found in rows.items():
         checkpoint.write_json(output / f"{stage}.json", to_results(found))
-    _write_json(json_file, metrics)
+    if json_file is not None:
+        checkpoint.write_json(json_file, metrics)
 
 
 @app.command(epilog="Example: refinebox predict better.safetensors photos/ --output predictions")
@@ -329,21 +329,14 @@ def _read(
     return data
 
 
-def _check_output_file(path: Path | None) -> None:
+def _check_output_file(*paths: Path | None) -> None:
     """Found out before the work, not after it."""
-    if path is not None and path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file to write")
-    if path is not None:
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a file to write")
         _check_output_folder(path.parent)
 
 
 def _check_output_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file; name a folder")
-
-
-def _write_json(path: Path | None, content: Any) -> None:
-    if path is not None:
-        from refinebox.checkpoint import write_json
-
-        write_json(path, content)

@@ -26,7 +26,7 @@ def results(validation: CocoData, tmp_path: Path) -> Path:
 
 
 def test_every_swap_of_a_file_is_evaluated(results: Path, validation: CocoData) -> None:
-    done = analysis.analyse(validation, analysis.of_results(results, validation), min_iou=0.7)
+    done = analysis.run(validation, results=results, min_iou=0.7)
     rows = read_results(results, validation)
     findings = swaps.Findings.of(rows, Objects.of(validation))
     assert list(done.evaluations) == [swap.name for swap in swaps.swaps()]
@@ -43,7 +43,7 @@ def test_every_swap_of_a_file_is_evaluated(results: Path, validation: CocoData) 
 
 
 def test_objects_that_are_missed_do_not_count_without_misses(results: Path, validation: CocoData) -> None:
-    done = analysis.analyse(validation, analysis.of_results(results, validation))
+    done = analysis.run(validation, results=results)
     missed = done.errors["errors"]["missed"]["count"]
     assert missed > 0
     assert (done.evaluations["no_misses"].metrics["AR"] or 0) > (done.evaluations["none"].metrics["AR"] or 0)
@@ -52,7 +52,7 @@ def test_objects_that_are_missed_do_not_count_without_misses(results: Path, vali
 def test_a_refined_file_is_compared(results: Path, validation: CocoData, tmp_path: Path) -> None:
     refined = tmp_path / "refined.json"
     checkpoint.write_json(refined, worse(validation, shift=0.03))
-    done = analysis.analyse(validation, analysis.of_results(results, validation), refined=refined)
+    done = analysis.run(validation, results=results, refined=refined)
     assert done.comparison
     before, after = (coco_ap(validation, read_results(path, validation))["AP"] or 0 for path in (results, refined))
     best = done.evaluations["box"].metrics["AP"] or 0
@@ -75,7 +75,7 @@ def test_headroom_that_is_not_there_is_not_closed() -> None:
 
 def test_a_live_detector_keeps_the_published_swaps(detector: Detector, validation: CocoData) -> None:
     link = Link.between(detector, validation)
-    done = analysis.analyse(validation, analysis.find(detector, None, validation))
+    done = analysis.run(validation, detector)
     published = oracle.analyse(detector, validation, link)
     assert {name: done.evaluations[name].metrics for name in published} == published
     assert done.found.rules == (oracle.MATCHING_RULE, oracle.SCORE_RULE)
@@ -92,7 +92,7 @@ def test_an_upgraded_checkpoint_is_compared_with_itself_before(detector: Detecto
     torch.manual_seed(0)
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
     link = Link.between(model, validation)
-    done = analysis.analyse(validation, analysis.of_detector(model, validation, link))
+    done = analysis.run(validation, model)
     expected = evaluate.evaluate(model, validation, link)
     assert done.comparison
     assert done.comparison.before.metrics == expected["before"]
@@ -104,18 +104,14 @@ def test_a_live_detector_can_be_compared_with_a_file(detector: Detector, validat
     link = Link.between(detector, validation)
     rows = evaluate.detect(detector, validation, link)["before"]
     checkpoint.write_json(tmp_path / "same.json", to_results(rows))
-    found = analysis.of_detector(detector, validation, link)
-    done = analysis.analyse(validation, found, refined=tmp_path / "same.json")
+    done = analysis.run(validation, detector, refined=tmp_path / "same.json")
     assert done.comparison
     assert done.comparison.headroom_closed()["AP"] == pytest.approx(0, abs=1e-3)  # results files are rounded
 
 
-@pytest.mark.parametrize(
-    ("detector", "results", "given"), [(None, None, "neither"), ("dab-detr-r50", Path("results.json"), "both")]
-)
-def test_there_is_one_source(detector: str | None, results: Path | None, given: str) -> None:
-    expected = f"^detections come from --detector NAME or from --results FILE; {given} is given, name one$"
+@pytest.mark.parametrize("given", ["neither", "both"])
+def test_there_is_one_source(given: str, detector: Detector, results: Path, validation: CocoData) -> None:
+    sources = (detector, results) if given == "both" else (None, None)
+    expected = f"^name one source of detections, --detector NAME or --results FILE; got {given}$"
     with pytest.raises(ValueError, match=expected):
-        analysis.check_sources(detector, results)
-    analysis.check_sources("dab-detr-r50", None)
-    analysis.check_sources(None, Path("results.json"))
+        analysis.run(validation, *sources)

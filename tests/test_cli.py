@@ -395,11 +395,11 @@ BAD = {
     "no data, analysis": ("oracle-analysis --detector {detector}", r"the val images are not named: pass --data DIR"),
     "no source": (
         "oracle-analysis --data {data}",
-        r"detections come from --detector NAME or from --results FILE; neither is given, name one",
+        r"name one source of detections, --detector NAME or --results FILE; got neither",
     ),
     "two sources": (
-        "oracle-analysis --detector {detector} --results {list} --data {data}",
-        r"detections come from --detector NAME or from --results FILE; both is given, name one",
+        "oracle-analysis --detector {detector} --results {none} --data {data}",
+        r"name one source of detections, --detector NAME or --results FILE; got both",
     ),
     "missing results": (
         "oracle-analysis --results {none}.json --data {data}",

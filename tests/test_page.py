@@ -62,8 +62,7 @@ def compared(validation: CocoData, tmp_path: Path) -> Analysis:
     after += [row for row in worse(validation, 1, 0.3) if row["image_id"] == last]
     for name, rows in (("before", before), ("after", after)):
         checkpoint.write_json(tmp_path / f"{name}.json", rows)
-    found = analysis.of_results(tmp_path / "before.json", validation)
-    return analysis.analyse(validation, found, refined=tmp_path / "after.json")
+    return analysis.run(validation, results=tmp_path / "before.json", refined=tmp_path / "after.json")
 
 
 def browse(content: str, folder: Path, *options: str) -> dict[str, Any]:
@@ -129,7 +128,7 @@ def test_the_report_shows_the_figures(compared: Analysis) -> None:
 
 def test_without_refinement_the_loosest_boxes_are_shown(validation: CocoData, tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "before.json", worse(validation))
-    content = page(analysis.analyse(validation, analysis.of_results(tmp_path / "before.json", validation)))
+    content = page(analysis.run(validation, results=tmp_path / "before.json"))
     assert "<h2>Images whose boxes have most to gain</h2>" in content
     assert "Images that lose" not in content
     assert content.count("<img ") == len(validation.images)
@@ -138,7 +137,7 @@ def test_without_refinement_the_loosest_boxes_are_shown(validation: CocoData, tm
 def test_missing_image_files_are_told(validation: CocoData, tmp_path: Path) -> None:
     elsewhere = replace(validation, folder=tmp_path / "none")
     checkpoint.write_json(tmp_path / "before.json", worse(validation))
-    content = page(analysis.analyse(elsewhere, analysis.of_results(tmp_path / "before.json", elsewhere)))
+    content = page(analysis.run(elsewhere, results=tmp_path / "before.json"))
     assert re.search(r"4 of 4 image files are not there, such as \d{6}\.jpg; pass --images\.", content)
     assert "<img " not in content
 
@@ -146,7 +145,7 @@ def test_missing_image_files_are_told(validation: CocoData, tmp_path: Path) -> N
 def test_names_cannot_break_the_page(validation: CocoData, tmp_path: Path) -> None:
     evil = replace(validation, categories=dict.fromkeys(validation.categories, "</script><b>&\"'"))
     checkpoint.write_json(tmp_path / "before.json", worse(evil))
-    content = page(analysis.analyse(evil, analysis.of_results(tmp_path / "before.json", evil)))
+    content = page(analysis.run(evil, results=tmp_path / "before.json"))
     assert "</script><b>" not in content
     assert "&lt;/script&gt;&lt;b&gt;&amp;&quot;" in content
 
@@ -154,5 +153,5 @@ def test_names_cannot_break_the_page(validation: CocoData, tmp_path: Path) -> No
 def test_nothing_detected_and_nothing_to_find_are_reported_too(validation: CocoData, tmp_path: Path) -> None:
     checkpoint.write_json(tmp_path / "none.json", [])
     for data in (validation, replace(validation, annotations=[])):
-        content = page(analysis.analyse(data, analysis.of_results(tmp_path / "none.json", data)))
+        content = page(analysis.run(data, results=tmp_path / "none.json"))
         assert "</html>" in content

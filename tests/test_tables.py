@@ -19,8 +19,7 @@ from refinebox.evaluate import METRICS
 def compared(validation: CocoData, tmp_path: Path) -> Analysis:
     for name, shift in (("before", 0.1), ("after", 0.02)):
         checkpoint.write_json(tmp_path / f"{name}.json", worse(validation, shift=shift))
-    found = analysis.of_results(tmp_path / "before.json", validation)
-    return analysis.analyse(validation, found, refined=tmp_path / "after.json")
+    return analysis.run(validation, results=tmp_path / "before.json", refined=tmp_path / "after.json")
 
 
 def test_the_terminal_shows_every_figure(compared: Analysis, capsys: pytest.CaptureFixture[str]) -> None:
