@@ -14,6 +14,10 @@ from refinebox.overlaps import FOREGROUND, Objects
 from refinebox.progress import track
 from refinebox.results import read_results
 
+LIVE_RULE = (
+    "The other rows (a box from some IoU, no duplicates, no background, no misses) and TIDE's errors start from the "
+    "detections and match greedily, as COCO does."
+)
 LVIS_RULE = (
     "LVIS: AP is of the categories that were looked for in each image, at 300 detections. Matching, TIDE's errors and "
     "the bootstrap do not know which these are: a detection of another category counts as background there."
@@ -150,7 +154,7 @@ def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: i
     before = {name: rows.pop(key) for name, key in (("none", "before"), ("box", "before_box")) if key in rows}
     name, digest = detector.profile.name, checkpoint.tensors_sha256(detector.state_dict())
     inputs = {"detector": {"name": name, "sha256": digest}}
-    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE), before, inputs=inputs)
+    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE, LIVE_RULE), before, inputs=inputs)
 
 
 def described(path: Path) -> dict[str, str]:

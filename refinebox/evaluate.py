@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from refinebox.categories import Matching, match_categories
 from refinebox.data import Batch, CocoData, CocoDataset, batches
 from refinebox.detector import Detections, Detector, DetectorOutput
+from refinebox.garbage import collection_paused
 from refinebox.lvis import frequency_groups
 from refinebox.progress import track
 from refinebox.refiner import RefinedDetector
@@ -87,6 +88,7 @@ class Evaluator:
         self.rows: Rows = np.empty((0, 7))
         self.parsed: list[dict[str, Any]] = []
 
+    @collection_paused()
     def __call__(self, rows: Rows) -> Evaluation:
         """Raises ValueError where a row is not finite or names an image or category that the data does not have."""
         check_rows(self.data, rows)
@@ -119,10 +121,11 @@ class Evaluator:
     def _annotations(self, rows: Rows) -> list[dict[str, Any]]:
         """Detections as the evaluator reads them. What is as in the call before is not made again: it takes longest."""
         if len(rows) == len(self.rows):
-            for place in np.flatnonzero((rows != self.rows).any(1)).tolist():
-                self.parsed[place] = _annotations(rows[place : place + 1], first_id=place + 1)[0]
+            changed = np.flatnonzero((rows != self.rows).any(1))
+            for place, annotation in zip(changed.tolist(), _annotations(rows[changed], changed + 1), strict=True):
+                self.parsed[place] = annotation
         else:
-            self.parsed = _annotations(rows)
+            self.parsed = _annotations(rows, np.arange(1, len(rows) + 1))
         self.rows = rows.copy()
         return self.parsed
 
@@ -139,7 +142,7 @@ def coco_ap(data: CocoData, rows: Rows) -> Metrics:
     return Evaluator(data)(rows).metrics
 
 
-def _metrics(precision: NDArray[np.float64], recall: Floats) -> Metrics:
+def _metrics(precision: Floats, recall: Floats) -> Metrics:
     """Of precision ``[T, R, K, A]`` and recall ``[T, K, A]``; A is all, small, medium and large."""
     precisions = (
         precision[..., 0],
@@ -156,13 +159,13 @@ def _mean(values: Floats) -> float | None:
     return 100 * float(known.mean()) if len(known) else None
 
 
-def _annotations(rows: Rows, first_id: int = 1) -> list[dict[str, Any]]:
+def _annotations(rows: Rows, ids: Ints) -> list[dict[str, Any]]:
     areas = (rows[:, 3] * rows[:, 4]).tolist()
     images, categories = (rows[:, column].astype(np.int64).tolist() for column in (0, 6))
-    columns = zip(images, categories, rows[:, 1:5].tolist(), rows[:, 5].tolist(), areas, strict=True)
+    columns = zip(ids.tolist(), images, categories, rows[:, 1:5].tolist(), rows[:, 5].tolist(), areas, strict=True)
     return [
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area}
-        for number, (image, category, box, score, area) in enumerate(columns, start=first_id)
+        for number, image, category, box, score, area in columns
     ]
 
 

@@ -21,7 +21,6 @@ SCORE_RULE = (
     "Scores: a perfect class also gives the matched query score 1 for its true class and 0 for all others, as in the "
     "published upper bound, unless the row says own score; a perfect box leaves scores alone."
 )
-NOTE = "Gains do not add up: a detection counts only when its class, its box and its rank are all good enough."
 
 
 @dataclass(frozen=True)

@@ -74,34 +74,38 @@ def _number(value: float | None, gain: float | None = None) -> str:
 
 def _tiles(analysis: Analysis) -> str:
     ap = {name: tables.points(found.metrics["AP"]) for name, found in analysis.evaluations.items()}
-    tiles = {
-        "AP as it is": ap["none"],
-        "AP with perfect boxes": ap["box"],
-        f"AP with perfect boxes where IoU ≥ {analysis.min_iou:.2f}": ap["box_from_iou"],
-    }
-    tiles["AP with perfect classes"] = ap["class"]
+    tiles = {"AP as it is": ap["none"], "AP with perfect boxes": ap["box"]}
     if analysis.comparison:
-        closed = analysis.comparison.headroom_closed()["AP"]
-        tiles["AP refined"] = tables.points(analysis.comparison.after.metrics["AP"])
-        tiles["of the headroom closed"] = "–" if closed is None else f"{100 * closed:.0f} %"
+        comparison, closed = analysis.comparison, analysis.comparison.headroom_closed()["AP"]
+        tiles = {
+            "AP before": tables.points(comparison.before.metrics["AP"]),
+            "AP refined": tables.points(comparison.after.metrics["AP"]),
+            "AP with perfect boxes": tables.points(comparison.perfect_box.metrics["AP"]),
+            "of the headroom closed": "–" if closed is None else f"{100 * closed:.0f} %",
+        }
+    if not analysis.found.before:  # else the swaps start from refined boxes
+        tiles[f"AP with perfect boxes where IoU ≥ {analysis.min_iou:.2f}"] = ap["box_from_iou"]
+    tiles["AP with perfect classes"] = ap["class"]
     shown = "".join(f'<div class="tile"><b>{value}</b>{escape(name)}</div>' for name, value in tiles.items())
     return f'<div class="tiles">{shown}</div>{_soft(*tables.comparison_lines(analysis))}'
 
 
 def _swap_table(analysis: Analysis) -> str:
-    none = analysis.evaluations["none"].metrics
+    baseline = analysis.evaluations["none"].metrics
 
     def row(title: str, meaning: str, metrics: Metrics) -> list[str]:
-        change = tables.gains(metrics, none)
-        cells = [_number(value, change[name] if metrics is not none else None) for name, value in metrics.items()]
+        change = {} if metrics is baseline else tables.gains(metrics, baseline)
+        cells = [_number(value, change.get(name)) for name, value in metrics.items()]
         return [f'<td title="{escape(meaning)}">{escape(title)}</td>', *cells]
 
     rows = [row(swap.title, swap.meaning, analysis.evaluations[swap.name].metrics) for swap in analysis.swaps]
-    if analysis.comparison:
+    if analysis.comparison and analysis.found.before:
+        rows.append(row("before refinement", "what the refiner started from", analysis.comparison.before.metrics))
+    elif analysis.comparison:
         rows.append(row("refined", "the refined detections", analysis.comparison.after.metrics))
     meanings = "".join(f"<li><b>{escape(swap.title)}</b>: {escape(swap.meaning)}</li>" for swap in analysis.swaps)
     return (
-        _table(["", *none], rows)
+        _table(["", *baseline], rows)
         + f'<details class="soft"><summary>What the rows mean</summary><ul>{meanings}</ul></details>'
     )
 
@@ -110,8 +114,8 @@ def _charts(analysis: Analysis, before: Placement, after: Placement) -> str:
     titles = {swap.name: swap.title for swap in analysis.swaps}
     curves = {titles[name]: analysis.evaluations[name].per_threshold for name in LINES}
     if analysis.comparison:
-        refined = {"as is": curves.pop("as is"), "refined": analysis.comparison.after.per_threshold}
-        curves = refined | curves
+        both = {"before": analysis.comparison.before.per_threshold, "refined": analysis.comparison.after.per_threshold}
+        curves = both | {name: curve for name, curve in curves.items() if name != titles["none"]}
     series = {name: [(x, y or 0.0) for x, y in curve.items()] for name, curve in curves.items()}
     placed = {"before": before, "after": after} if analysis.comparison else {"as is": before}
     counts = {name: np.histogram(found.iou[found.iou > 0], EDGES)[0].tolist() for name, found in placed.items()}
@@ -139,7 +143,10 @@ def _error_table(analysis: Analysis) -> str:
         )
         for kind, meaning in MEANINGS.items()
     ]
-    note = f"AP50 is {analysis.errors['AP50']:.1f}; the cost is what AP50 gains when this one type is put right."
+    note = (
+        f"AP50 of the 100 best detections of each image is {analysis.errors['AP50']:.1f}; "
+        "the cost is what it gains when this one type is put right."
+    )
     return _table(["", "how many", "cost", "meaning"], rows) + _soft(note)
 
 
@@ -178,19 +185,19 @@ def _picture_sections(analysis: Analysis, objects: Objects, before: Placement, a
     gains = image_gains(objects, before, after)
     most = [gain for gain in gains[:PICTURES] if gain.value > 0]
     least = [gain for gain in gains[::-1][:PICTURES] if gain.value < 0]
-    titles = ("Images that gain most", "Images that lose most")
+    titles, solid = ("Images that gain most", "Images that lose most"), "the same, refined"
     if not analysis.comparison:
-        titles = "Images whose boxes have most to gain", ""
+        titles, solid = ("Images whose boxes have most to gain", ""), "the same, perfect where that is in reach"
     return [
-        _pictures(title, gallery.draw(analysis.data, objects, before, after, chosen))
+        _pictures(title, solid, gallery.draw(analysis.data, objects, before, after, chosen))
         for title, chosen in zip(titles, (most, least), strict=True)
         if chosen
     ]
 
 
-def _pictures(title: str, drawn: Sequence[Drawn]) -> str:
+def _pictures(title: str, solid: str, drawn: Sequence[Drawn]) -> str:
     missing = [item.name for item in drawn if item.source is None]
-    note = "Thin: objects; dashed: detections before; solid: after. Below: change of the mean IoU of the objects."
+    note = f"Thin: objects; dashed: detections; solid: {solid}. Below: change of the mean IoU of the objects."
     if missing:
         note += f" {len(missing)} of {len(drawn)} image files are not there, such as {missing[0]}; pass --images."
     figures = "".join(

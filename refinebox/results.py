@@ -8,10 +8,12 @@ import numpy as np
 
 from refinebox.data import CocoData
 from refinebox.evaluate import Rows, check_rows
+from refinebox.garbage import collection_paused
 
 FIELDS = ("image_id", "category_id", "bbox", "score")
 
 
+@collection_paused()
 def read_results(path: Path, data: CocoData) -> Rows:
     """``[N, 7]`` rows of image id, x, y, width, height (pixels), score and category id, in the file's order.
 
@@ -30,13 +32,10 @@ def read_results(path: Path, data: CocoData) -> Rows:
         raise ValueError(
             f"{path} holds a {type(content).__name__}; expected COCO results: a list of {', '.join(FIELDS)}"
         )
-    rows = np.empty((len(content), 7))
-    for index, entry in enumerate(content):
-        try:
-            x, y, width, height = entry["bbox"]
-            rows[index] = entry["image_id"], x, y, width, height, entry["score"], entry["category_id"]
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{path}: detection {index} {_reason(entry)}") from error
+    try:
+        rows = np.array([_row(entry) for entry in content], dtype=np.float64).reshape(-1, 7)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {_first_fault(content)}") from error
     unbounded = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(unbounded):
         image_id = content[unbounded[0]]["image_id"]
@@ -49,6 +48,20 @@ def read_results(path: Path, data: CocoData) -> Rows:
     except ValueError as error:
         raise ValueError(f"{path}: {error}; is it of these annotations?") from error
     return rows
+
+
+def _row(entry: Any) -> tuple[Any, ...]:
+    x, y, width, height = entry["bbox"]
+    return entry["image_id"], x, y, width, height, entry["score"], entry["category_id"]
+
+
+def _first_fault(content: list[Any]) -> str:
+    for index, entry in enumerate(content):
+        try:
+            np.array(_row(entry), dtype=np.float64)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return f"detection {index} {_reason(entry)}"
+    raise AssertionError("every detection can be read alone")
 
 
 def _reason(entry: Any) -> str:

@@ -28,7 +28,8 @@ def print_analysis(analysis: Analysis) -> None:
     name = analysis.found.name
     print_table(f"{name}: AP in points after each swap, gain over the detections as they are", titles, baseline="as is")
     print("\n".join((*analysis.found.rules, NOTE)))
-    table = Table(title=f"TIDE's errors, AP50 {analysis.errors['AP50']:.1f}", title_justify="left")
+    title = f"TIDE's errors in the 100 best of each image, AP50 {analysis.errors['AP50']:.1f}"
+    table = Table(title=title, title_justify="left")
     for column in ("", "how many", "cost (AP50)", "meaning"):
         table.add_column(column, justify="left" if column in ("", "meaning") else "right")
     for kind, meaning in MEANINGS.items():

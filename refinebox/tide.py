@@ -1,8 +1,9 @@
 """TIDE's six types of error and what each costs (Bolya et al. 2020, sections 2.2 and 2.3).
 
-Equal to tidecv 1.0.1 on the same files, with two differences. A category that has detections but no object is left out
-of the mean, as in COCO; tidecv counts it as an AP of 0, which lowers AP and every cost. Detections of equal score keep
-their order; tidecv's order changes with what it fixes.
+Equal to tidecv 1.0.1 on the same files, with three differences. A category that has detections but no object is left
+out of the mean, as in COCO; tidecv counts it as an AP of 0, which lowers AP and every cost. Detections of equal score
+keep their order; tidecv's order changes with what it fixes. The 101 recalls are COCO's to the last bit; tidecv's differ
+there, which shows where a recall is a whole per cent. It also reads annotations that have boxes alone, without masks.
 """
 
 from dataclasses import dataclass

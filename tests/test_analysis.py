@@ -78,7 +78,7 @@ def test_a_live_detector_keeps_the_published_swaps(detector: Detector, validatio
     done = analysis.run(validation, detector)
     published = oracle.analyse(detector, validation, link)
     assert {name: done.evaluations[name].metrics for name in published} == published
-    assert done.found.rules == (oracle.MATCHING_RULE, oracle.SCORE_RULE)
+    assert done.found.rules == (oracle.MATCHING_RULE, oracle.SCORE_RULE, analysis.LIVE_RULE)
     own = done.evaluations["class_own_score"].metrics["AP"] or 0
     assert own <= (published["class"]["AP"] or 0)
     rows = evaluate.detect(detector, validation, link)["before"]

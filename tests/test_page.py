@@ -11,12 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from refinebox import analysis, checkpoint
 from refinebox.analysis import Analysis
 from refinebox.data import CocoData
+from refinebox.detector import Detector
 from refinebox.evaluate import to_results
 from refinebox.page import page
+from refinebox.refiner import RefinedDetector, Refiner
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 # what a wrapper around the page sees: errors of its script, what it asks the network for, and how it is laid out
@@ -132,6 +135,17 @@ def test_without_refinement_the_loosest_boxes_are_shown(validation: CocoData, tm
     assert "<h2>Images whose boxes have most to gain</h2>" in content
     assert "Images that lose" not in content
     assert content.count("<img ") == len(validation.images)
+
+
+def test_an_upgraded_checkpoint_is_shown_before_and_after(detector: Detector, validation: CocoData) -> None:
+    torch.manual_seed(0)
+    done = analysis.run(validation, RefinedDetector(detector, Refiner(detector.channels, detector.strides)))
+    content = page(done)
+    assert done.comparison
+    for title, found in (("AP before", done.comparison.before), ("AP refined", done.comparison.after)):
+        assert f"<b>{found.metrics['AP']:.1f}</b>{title}</div>" in content
+    assert ">before refinement</td>" in content
+    assert ">refined</td>" not in content
 
 
 def test_missing_image_files_are_told(validation: CocoData, tmp_path: Path) -> None:
