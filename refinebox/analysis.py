@@ -111,13 +111,11 @@ def run(
 
     Args:
         data: the objects.
-        detector: either this or ``results``.
-        results: COCO results file of any detector.
+        detector, results: one of the two; the file is COCO's results of any detector.
         refined: COCO results file of the same detector with better boxes.
-        categories: see :func:`refinebox.categories.match_categories`.
+        categories, batch_size, workers: of the live detector.
         min_iou: what a box must overlap its object by for a refiner to reach it.
         lvis: evaluate as LVIS does.
-        batch_size, workers: of the live detector.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.evaluate import Floats, Rows
-from refinebox.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
-
-PASSES = (Pass(FOREGROUND), Pass(BACKGROUND))  # of the object's category; a better box first, then any near it
+from refinebox.overlaps import Objects, Overlaps
+from refinebox.swaps import NEAR
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Gain:
 def place(rows: Rows, objects: Objects) -> Placement:
     """Objects and detections ``[N, 7]``, matched greedily in score order at IoU 0.5, then at 0.1."""
     overlaps = Overlaps.between(rows, objects)
-    found = overlaps.match(PASSES)
+    found = overlaps.match(NEAR)
     chosen = found[overlaps.detection] == overlaps.object
     iou, boxes = np.where(objects.crowd, np.nan, 0.0), np.full((len(objects.image), 4), np.nan)
     iou[overlaps.object[chosen]] = overlaps.iou[chosen]

@@ -73,7 +73,7 @@ def as_address(image: Image.Image) -> str:
 
 
 def _known(boxes: Floats) -> Bools:
-    known: Bools = np.isfinite(boxes).all(1)
+    known: Bools = np.isfinite(boxes.sum(axis=1))  # one that is NaN makes the sum NaN
     return known
 
 

@@ -20,6 +20,12 @@ SCORE_RULE = (
 )
 
 
+# what detections are matched by, one pass after the other
+NEAR = Pass(FOREGROUND), Pass(BACKGROUND)
+EITHER = Pass(FOREGROUND), Pass(FOREGROUND, same_category=False)
+ANYTHING = *NEAR, EITHER[1], Pass(BACKGROUND, same_category=False)
+
+
 @dataclass(frozen=True)
 class Findings:
     """Detections beside the objects, and what is wrong with each: computed once, read by every swap."""
@@ -61,9 +67,6 @@ class Swap:
 
 def swaps(min_iou: float = FOREGROUND) -> tuple[Swap, ...]:
     """All swaps; ``min_iou`` is what a box must overlap its object by for a refiner to reach it."""
-    near = (Pass(FOREGROUND), Pass(BACKGROUND))
-    either = (Pass(FOREGROUND), Pass(FOREGROUND, same_category=False))
-    anything = (*near, *either[1:], Pass(BACKGROUND, same_category=False))
     reachable = (Pass(max(min_iou, FOREGROUND)), Pass(min_iou))
     named = (
         ("none", "as is", "the detections as they are", partial(perfect, passes=())),
@@ -71,20 +74,20 @@ def swaps(min_iou: float = FOREGROUND) -> tuple[Swap, ...]:
             "class",
             "perfect class",
             "every matched detection is sure of its object's category",
-            partial(perfect, passes=either, classes=True, scores=True),
+            partial(perfect, passes=EITHER, classes=True, scores=True),
         ),
-        ("box", "perfect box", "every matched box becomes its object's", partial(perfect, passes=near, boxes=True)),
+        ("box", "perfect box", "every matched box becomes its object's", partial(perfect, passes=NEAR, boxes=True)),
         (
             "both",
             "both",
             "every matched detection has its object's box and is sure of its category",
-            partial(perfect, passes=anything, boxes=True, classes=True, scores=True),
+            partial(perfect, passes=ANYTHING, boxes=True, classes=True, scores=True),
         ),
         (
             "class_own_score",
             "class, own score",
             "every matched detection has its object's category and keeps its score",
-            partial(perfect, passes=either, classes=True),
+            partial(perfect, passes=EITHER, classes=True),
         ),
         (
             "box_from_iou",
