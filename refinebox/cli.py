@@ -113,37 +113,39 @@ def detectors() -> None:
 
 @app.command(
     "oracle-analysis",
-    epilog="Example: refinebox oracle-analysis --detector dab-detr-r50 --weights dab.pth --data coco/",
+    epilog="Example: refinebox oracle-analysis --results detections.json --data coco/ --html report.html",
 )
 def oracle_analysis(
-    detector: DetectorName,
+    detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
+    results: Annotated[Path | None, typer.Option(help="COCO results file of any detector, instead.")] = None,
+    refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
     weights: Weights = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
     categories: Categories = "check",
+    min_iou: Annotated[float, typer.Option(min=0.1, max=0.95, help="What a refiner needs of a box.")] = 0.5,
+    lvis: Annotated[bool, typer.Option("--lvis", help="Evaluate as LVIS does.")] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     batch_size: BatchSize = 1,
     workers: Workers = 0,
     device: Device = "auto",
     json_file: Json = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with pictures.")] = None,
 ) -> None:
-    """Swap predicted classes or boxes for the truth: would better boxes help?"""
-    from refinebox import oracle
-    from refinebox.evaluate import Link
-    from refinebox.report import print_table
+    """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
+    from refinebox import analysis
+    from refinebox.publish import publish
 
-    _check_output_file(json_file)
-    model = _load(detector, weights, device, short_side, long_side)
-    validation = _read("val", data, annotations, images)
-    metrics = oracle.analyse(
-        model, validation, Link.between(model, validation, categories), batch_size=batch_size, workers=workers
+    _check_output_file(json_file, csv_file, html_file)
+    model = _load(detector, weights, device, short_side, long_side) if detector else None
+    truth = _read("val", data, annotations, images, files=results is None)
+    done = analysis.run(
+        truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
     )
-    titles = {swap.title: metrics[swap.name] for swap in oracle.SWAPS}
-    print_table(f"{model.profile.name}: AP in points, gain over the detector as it is", titles, baseline="as is")
-    typer.echo("\n".join((oracle.MATCHING_RULE, oracle.SCORE_RULE, oracle.NOTE)))
-    _write_json(json_file, {"swaps": metrics})
+    publish(done, json_file, csv_file, html_file)
 
 
 @app.command(
@@ -270,7 +272,8 @@ def evaluate(
     print_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before")
     for stage, found in rows.items():
         checkpoint.write_json(output / f"{stage}.json", to_results(found))
-    _write_json(json_file, metrics)
+    if json_file is not None:
+        checkpoint.write_json(json_file, metrics)
 
 
 @app.command(epilog="Example: refinebox predict better.safetensors photos/ --output predictions")
@@ -311,38 +314,31 @@ def _load(
 
 
 def _read(
-    split: Literal["train", "val"], folder: Path | None, annotations: Path | None, images: Path | None
+    split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
 ) -> "CocoData":
     from refinebox.data import find, read
 
-    if annotations is not None and images is not None:
-        found = annotations, images
-    elif folder is not None and annotations is None and images is None:
-        found = find(folder, split)
+    if annotations is not None and (images is not None or not files):
+        found = annotations, images or annotations.parent
+    elif root is not None and annotations is None and images is None:
+        found = find(root, split)
     else:
         raise ValueError(
             f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
         )
-    data = read(*found)
+    data = read(*found, images_needed=files)
     typer.echo(f"{split}: {data.summary()}")
     return data
 
 
-def _check_output_file(path: Path | None) -> None:
+def _check_output_file(*paths: Path | None) -> None:
     """Found out before the work, not after it."""
-    if path is not None and path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file to write")
-    if path is not None:
+    for path in filter(None, paths):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a file to write")
         _check_output_folder(path.parent)
 
 
 def _check_output_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"{path} is a file; name a folder")
-
-
-def _write_json(path: Path | None, content: Any) -> None:
-    if path is not None:
-        from refinebox.checkpoint import write_json
-
-        write_json(path, content)

@@ -4,7 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from refinebox.boxes import to_fractions
-from refinebox.images import Layout, pad, preprocess, read_image, resized
+from refinebox.images import Layout, pad, preprocess, random_crop, read_image
 
 Augmentation = Literal["multiscale", "flip", "none"]
 
@@ -68,6 +68,8 @@ class CocoData:
         categories: category id to name.
         folder: where the image files are.
         notes: what was dropped or filled in, and how often.
+        frequencies: of each category id, ``r``, ``c`` or ``f``, in LVIS annotations; empty in others.
+        source: the annotation file.
     """
 
     images: list[dict[str, Any]]
@@ -75,6 +77,8 @@ class CocoData:
     categories: dict[int, str]
     folder: Path
     notes: dict[str, int]
+    frequencies: dict[int, str] = field(default_factory=dict)
+    source: Path | None = None
 
     def summary(self) -> str:
         """One line for people: how much there is, and what was dropped or filled in."""
@@ -116,20 +120,20 @@ def find(folder: Path, split: Literal["train", "val"]) -> tuple[Path, Path]:
     )
 
 
-def read(annotations: Path, folder: Path) -> CocoData:
-    """The checked content of a COCO annotation file whose images are in ``folder``.
+def read(annotations: Path, folder: Path, *, images_needed: bool = True) -> CocoData:
+    """The checked content of a COCO or LVIS annotation file whose images are in ``folder``.
 
     Boxes without area are dropped; missing ``iscrowd`` and ``area`` are filled in; annotations are renumbered where an
     id is 0, missing or used twice, because COCO's evaluator takes id 0 for "not found".
 
     Raises:
-        FileNotFoundError: the file, the folder or an image is missing.
+        FileNotFoundError: the file is missing, or ``images_needed`` and an image is.
         ValueError: the file is not COCO JSON, or an annotation refers to nothing; the message says where.
     """
     content = _parse(annotations)
     images = content["images"]
     missing = [entry["file_name"] for entry in images if not (folder / entry["file_name"]).is_file()]
-    if missing:
+    if missing and images_needed:
         raise FileNotFoundError(
             f"{len(missing)} of {len(images)} images of {annotations} are not in {folder}, such as {missing[0]}"
         )
@@ -145,7 +149,9 @@ def read(annotations: Path, folder: Path) -> CocoData:
     kept = _check_annotations(content["annotations"], {entry["id"] for entry in images}, categories, annotations, notes)
     with_objects = {annotation["image_id"] for annotation in kept if not annotation["iscrowd"]}
     notes["images without objects"] = len(checked) - len(with_objects)
-    return CocoData(checked, kept, categories, folder, {note: count for note, count in notes.items() if count})
+    frequencies = {entry["id"]: entry["frequency"] for entry in content["categories"] if "frequency" in entry}
+    notes = Counter({note: count for note, count in notes.items() if count})
+    return CocoData(checked, kept, categories, folder, dict(notes), frequencies, annotations)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -160,6 +166,8 @@ def _parse(path: Path) -> dict[str, Any]:
         "annotations": ("image_id", "category_id", "bbox"),
         "categories": ("id", "name"),
     }
+    if isinstance(content, dict) and isinstance(content.get("images"), list):
+        content["images"] = [_named(entry) for entry in content["images"]]
     for key, fields in needed.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -179,6 +187,13 @@ def _parse(path: Path) -> dict[str, Any]:
         if len({entry["id"] for entry in content[key]}) < len(content[key]):
             raise ValueError(f"{path} uses {what} id twice; ids must be unique")
     return dict(content)
+
+
+def _named(entry: Any) -> Any:
+    """LVIS names an image file by its address alone, of which COCO's folder and file are the last two parts."""
+    if not isinstance(entry, dict) or "file_name" in entry or "coco_url" not in entry:
+        return entry
+    return {**entry, "file_name": "/".join(str(entry["coco_url"]).split("/")[-2:])}
 
 
 def _check_annotations(
@@ -302,24 +317,6 @@ class CocoDataset(Dataset[Sample]):
             original,
             entry["id"],
         )
-
-
-def random_crop(
-    image: Image.Image, boxes: Tensor, short_side: int, choice: random.Random
-) -> tuple[Image.Image, Tensor]:
-    """DETR's crop: the image at 400, 500 or 600 pixels, then a window of 384 to 600, all times ``short_side`` / 800.
-
-    ``boxes`` are xyxy in pixels, of ``image`` before and of the returned image after; those outside have no area.
-    """
-    scale = short_side / 800
-    height, width = resized(image.height, image.width, round(choice.choice((400, 500, 600)) * scale), 10**9)
-    boxes = boxes * torch.tensor([width / image.width, height / image.height] * 2)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    low, high = round(384 * scale), round(600 * scale)
-    window = [choice.randint(min(side, low), min(side, high)) for side in (height, width)]
-    top, left = (choice.randint(0, side - cut) for side, cut in zip((height, width), window, strict=True))
-    image = image.crop((left, top, left + window[1], top + window[0]))
-    return image, clip_boxes_to_image(boxes - torch.tensor([left, top] * 2), (window[0], window[1]))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

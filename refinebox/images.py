@@ -1,5 +1,6 @@
 """Image files to normalised, padded batches, exactly as the code does it that a detector comes from."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 from torchvision.transforms.v2 import functional as transforms
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB between 0 and 1
@@ -78,6 +80,24 @@ def normalise(image: Image.Image) -> Tensor:
     pixels = transforms.to_dtype(transforms.pil_to_tensor(image), torch.float32, scale=True)
     normalised: Tensor = transforms.normalize(pixels, list(MEAN), list(STD))
     return normalised
+
+
+def random_crop(
+    image: Image.Image, boxes: Tensor, short_side: int, choice: random.Random
+) -> tuple[Image.Image, Tensor]:
+    """DETR's crop: the image at 400, 500 or 600 pixels, then a window of 384 to 600, all times ``short_side`` / 800.
+
+    ``boxes`` are xyxy in pixels, of ``image`` before and of the returned image after; those outside have no area.
+    """
+    scale = short_side / 800
+    height, width = resized(image.height, image.width, round(choice.choice((400, 500, 600)) * scale), 10**9)
+    boxes = boxes * torch.tensor([width / image.width, height / image.height] * 2)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    low, high = round(384 * scale), round(600 * scale)
+    window = [choice.randint(min(side, low), min(side, high)) for side in (height, width)]
+    top, left = (choice.randint(0, side - cut) for side, cut in zip((height, width), window, strict=True))
+    image = image.crop((left, top, left + window[1], top + window[0]))
+    return image, clip_boxes_to_image(boxes - torch.tensor([left, top] * 2), (window[0], window[1]))
 
 
 def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from refinebox.detector import Detections
-from refinebox.evaluate import METRICS, Metrics
+from refinebox.evaluate import Metrics
 
 BEFORE, AFTER, TRUTH = (255, 140, 0), (0, 200, 80), (255, 255, 255)  # RGB of dashed, solid and thin boxes
 SMALLEST = 640  # small images are enlarged until their long side has this many pixels
@@ -19,15 +19,15 @@ Colour = tuple[int, int, int]
 def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> None:
     """Prints one row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
     table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for metric in METRICS:
+    table.add_column("", no_wrap=True)
+    for metric in rows[baseline]:
         table.add_column(metric, justify="right")
     for name, metrics in rows.items():
         reference = None if name == baseline else rows[baseline]
-        table.add_row(name, *(_cell(metric, metrics, reference) for metric in METRICS))
+        table.add_row(name, *(_cell(metric, metrics, reference) for metric in rows[baseline]))
     # a table that is cut is worse than one that is wide
     console = Console()
-    console.print(table) if console.is_terminal else Console(width=120).print(table)
+    console.print(table) if console.is_terminal else Console(width=150).print(table)
 
 
 def _cell(metric: str, metrics: Metrics, reference: Metrics | None) -> str:

@@ -128,9 +128,40 @@ def test_the_analysis_prints_its_rules_and_writes_its_figures(
     ):
         assert text in shown
     swaps = json.loads(figures.read_text())["swaps"]
-    assert list(swaps) == ["none", "class", "box", "both"]
+    assert list(swaps)[:4] == ["none", "class", "box", "both"]
     assert all(list(metrics) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"] for metrics in swaps.values())
     assert swaps["both"]["AP"] == pytest.approx(100)
+
+
+def test_detections_of_any_detector_are_analysed_without_one(shapes_folder: Path, tmp_path: Path) -> None:
+    annotations = shapes_folder / "annotations" / "instances_val.json"
+    truth = json.loads(annotations.read_text())["annotations"]
+    rows = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.5} for a in truth
+    ]
+    rows[1]["bbox"] = [*rows[1]["bbox"][:3], 0.7 * rows[1]["bbox"][3]]
+    (tmp_path / "results.json").write_text(json.dumps(rows[1:]))
+    names = "json", "csv", "html"
+    files = {name: tmp_path / "new" / f"report.{name}" for name in names}
+    options = [word for name in names for word in (f"--{name}", files[name])]
+    # neither the images nor a detector are there
+    shown = done("oracle-analysis", "--results", tmp_path / "results.json", "--annotations", annotations, *options)
+    for text in ("results.json: AP in points", "Matching: greedy", "no duplicates", "TIDE's errors"):
+        assert text in shown
+    swaps = json.loads(files["json"].read_text())["swaps"]
+    assert swaps["none"]["AP"] < 100
+    assert swaps["none"]["AP"] < swaps["no_misses"]["AP"] < 100
+    assert swaps["both"]["AR"] > swaps["none"]["AR"]
+    assert files["csv"].read_text().startswith("category id,category,objects,none AP,")
+    assert "image files are not there" in files["html"].read_text()
+    refined = json.dumps([*rows[1:], {**rows[0], "score": 0.4}])
+    (tmp_path / "refined.json").write_text(refined)
+    shown = done(
+        *("oracle-analysis", "--results", tmp_path / "results.json", "--refined", tmp_path / "refined.json"),
+        *("--data", shapes_folder, "--min-iou", "0.3"),
+    )
+    assert "box, IoU ≥ 0.30" in shown
+    assert "Refined: AP " in shown
 
 
 def quick(detector_file: Path, shapes_folder: Path, output: Path) -> Words:
@@ -376,6 +407,38 @@ BAD = {
     ),
     "no data, train": ("train --detector {detector} --output {new}", r"the train images are not named: pass --data"),
     "no data, analysis": ("oracle-analysis --detector {detector}", r"the val images are not named: pass --data DIR"),
+    "no source": (
+        "oracle-analysis --data {data}",
+        r"name one source of detections, --detector NAME or --results FILE; got neither",
+    ),
+    "two sources": (
+        "oracle-analysis --detector {detector} --results {none} --data {data}",
+        r"name one source of detections, --detector NAME or --results FILE; got both",
+    ),
+    "missing results": (
+        "oracle-analysis --results {none}.json --data {data}",
+        r"no results file at .*none\.json; check the path",
+    ),
+    "missing refined results": (
+        "oracle-analysis --detector {detector} --refined {none}.json --data {data}",
+        r"no results file at .*none\.json; check the path",
+    ),
+    "annotations as results": (
+        "oracle-analysis --results {stray} --data {data}",
+        r"stray\.json holds a dict; expected COCO results: a list of image_id, category_id, bbox, score",
+    ),
+    "COCO as LVIS": (
+        "oracle-analysis --detector {detector} --data {data} --lvis",
+        r"category 'ellipse' has no frequency r, c or f; leave out --lvis for COCO annotations",
+    ),
+    "report into a folder": (
+        "oracle-analysis --detector {detector} --data {data} --html {folder}",
+        r"folder is a folder; name a file to write",
+    ),
+    "categories into a folder": (
+        "oracle-analysis --detector {detector} --data {data} --csv {folder}",
+        r"folder is a folder; name a file to write",
+    ),
     "annotations alone": ("eval {detector} --annotations {stray}", r"the val images are not named: pass --data DIR"),
     "images alone": ("eval {detector} --images {images} --data {data}", r"the val images are not named: pass --data"),
     "empty data folder": ("eval {detector} --data {folder}", r"no val annotations under .*folder: expected "),

@@ -1,85 +1,23 @@
 """AP against pycocotools, and the way from detections to result rows."""
 
 import contextlib
-import copy
 import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import faster_coco_eval
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from random_boxes import CATEGORIES, CROWDED, EMPTY, draw_data, draw_rows, judged, reference
 
 from refinebox import data, evaluate, shapes
 from refinebox.data import CocoData
 from refinebox.detector import Detections, Detector
-from refinebox.evaluate import METRICS, Link, Rows
+from refinebox.evaluate import METRICS, Link
 from refinebox.refiner import RefinedDetector, Refiner
-
-SIDE = 640
-CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}
-EMPTY, CROWDED = 3, 4  # ids of the image without objects and of the one with the most detections
-
-
-def draw_boxes(random: np.random.Generator, count: int) -> NDArray[np.float64]:
-    """``[count, 4]`` xywh in pixels, of all three of COCO's sizes."""
-    sides = np.exp(random.uniform(np.log(6), np.log(300), (count, 2)))
-    corners = random.uniform(0, 1, (count, 2)) * (SIDE - sides)
-    return np.concatenate([corners, sides], axis=1)
-
-
-def draw_data(random: np.random.Generator, images: int = 6) -> CocoData:
-    annotations: list[dict[str, Any]] = []
-    for image_id in set(range(1, images + 1)) - {EMPTY}:
-        for box in draw_boxes(random, 12):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": int(random.choice(list(CATEGORIES))),
-                    "bbox": box.tolist(),
-                    "area": float(box[2] * box[3] * random.uniform(0.6, 1)),
-                    "iscrowd": int(random.random() < 0.2),
-                }
-            )
-    entries = [
-        {"id": image_id, "file_name": f"{image_id}.png", "height": SIDE, "width": SIDE}
-        for image_id in range(1, images + 1)
-    ]
-    return CocoData(entries, annotations, CATEGORIES, Path(), {})
-
-
-def draw_rows(random: np.random.Generator, truth: CocoData) -> Rows:
-    """Shifted objects, some with a wrong category, and false alarms; scores tie, and one image has very many."""
-    rows: list[list[float]] = []
-    for entry in truth.annotations:
-        for _ in range(random.integers(0, 3)):
-            box = np.array(entry["bbox"])
-            box += random.normal(0, 0.08, 4) * np.tile(box[2:], 2)
-            category_id = entry["category_id"] if random.random() < 0.9 else random.choice(list(CATEGORIES))
-            rows.append([entry["image_id"], *box, random.integers(2, 11) / 10, category_id])
-    for image in truth.images:
-        for box in draw_boxes(random, 450 if image["id"] == CROWDED else 5):
-            rows.append([image["id"], *box, random.integers(1, 4) / 10, random.choice(list(CATEGORIES))])
-    return random.permutation(np.array(rows))
-
-
-def reference(truth: CocoData, rows: Rows) -> list[float]:
-    """pycocotools' twelve numbers."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground = COCO()
-        ground.dataset = copy.deepcopy(truth.coco())
-        ground.createIndex()
-        evaluation = COCOeval(ground, ground.loadRes(rows), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return [float(value) for value in evaluation.stats]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -322,3 +260,53 @@ def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder:
         next(p for name, p in detector.named_parameters() if "bbox_embed" in name).fill_(float("nan"))
     with pytest.raises(ValueError, match="a detection in image 1 is not finite; check the detector's weights"):
         evaluate.evaluate(detector, validation, Link.between(detector, validation))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_recall_is_pycocotools_bit_for_bit_and_every_precision_to_its_epsilon(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    expected = judged(truth, rows)
+    truth_coco = faster_coco_eval.COCO(truth.coco())
+    found = faster_coco_eval.COCOeval_faster(truth_coco, truth_coco.loadRes(rows), "bbox")
+    found.evaluate()
+    found.accumulate()
+    np.testing.assert_array_equal(found.eval["recall"], expected.eval["recall"])
+    np.testing.assert_array_equal(found.eval["scores"], expected.eval["scores"])
+    np.testing.assert_allclose(found.eval["precision"], expected.eval["precision"], rtol=0, atol=2.3e-16)
+
+
+def test_each_category_and_threshold_is_pycocotools() -> None:
+    random = np.random.default_rng(5)
+    truth = draw_data(random)
+    rows = draw_rows(random, truth)
+    found, expected = evaluate.Evaluator(truth)(rows), judged(truth, rows).eval
+    for place, category_id in enumerate(CATEGORIES):
+        precision, recall = 100 * expected["precision"][:, :, place, :, 2], 100 * expected["recall"][:, place, 0, 2]
+        wanted = {
+            "AP": precision[..., 0].mean(),
+            "AP50": precision[0, :, 0].mean(),
+            "AP75": precision[5, :, 0].mean(),
+            **{name: precision[..., size].mean() for size, name in enumerate(("APs", "APm", "APl"), start=1)},
+            "AR": recall.mean(),
+        }
+        assert found.per_category[category_id] == pytest.approx(wanted, rel=0, abs=1e-11)
+    thresholds = 100 * expected["precision"][:, :, :, 0, 2].mean((1, 2))
+    assert list(found.per_threshold) == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    assert list(found.per_threshold.values()) == pytest.approx(thresholds.tolist(), rel=0, abs=1e-11)
+
+
+def test_one_evaluator_gives_what_new_ones_give() -> None:
+    random = np.random.default_rng(6)
+    truth = draw_data(random)
+    first = draw_rows(random, truth)
+    second, third = first.copy(), first[::2]
+    second[::3, 1] += 5
+    second[1::7, 6] = 5
+    shared = evaluate.Evaluator(truth)
+    assert [shared(rows) for rows in (first, second, third, second, first)] == [
+        evaluate.Evaluator(truth)(rows) for rows in (first, second, third, second, first)
+    ]
+    second[:] = 0  # the rows that were given stay the caller's
+    assert shared(first) == evaluate.Evaluator(truth)(first)

@@ -110,6 +110,22 @@ def test_swaps_of_a_refined_detector_start_from_its_refined_boxes(detector: Dete
     assert metrics["both"]["AP"] == pytest.approx(100)
 
 
+def test_one_pass_over_a_refined_detector_also_gives_what_it_was_before(
+    detector: Detector, validation: CocoData
+) -> None:
+    torch.manual_seed(0)
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    link = Link.between(model, validation)
+    rows = oracle.swapped_rows(model, validation, link, swaps=(*oracle.SWAPS, oracle.OWN_SCORE))
+    expected = evaluate.detect(model, validation, link)
+    np.testing.assert_array_equal(rows["before"], expected["before"])
+    np.testing.assert_array_equal(rows["none"], expected["after"])
+    plain = oracle.swapped_rows(detector, validation, link)
+    np.testing.assert_array_equal(rows["before_box"], plain["box"])
+    assert list(plain) == ["none", "class", "box", "both"]
+    assert list(rows) == ["none", "class", "box", "both", "class_own_score", "before", "before_box"]
+
+
 def test_crowds_are_not_matched(detector: Detector, validation: CocoData) -> None:
     link = Link.between(detector, validation)
     crowds = replace(validation, annotations=[{**entry, "iscrowd": 1} for entry in validation.annotations])
@@ -166,7 +182,20 @@ def test_perfect_classes_are_sure(predictions: Predictions, matches: Matches) ->
     assert torch.equal(swapped.boxes, predictions.boxes)
 
 
-@pytest.mark.parametrize("swap", [oracle.perfect_boxes, oracle.perfect_classes])
+def test_perfect_classes_may_keep_the_score(predictions: Predictions, matches: Matches) -> None:
+    swapped = oracle.perfect_classes_own_score(predictions, matches)
+    highest = predictions.scores[matches.image, matches.query].amax(1)
+    expected = torch.zeros(3, 3)
+    expected[range(3), matches.columns] = highest
+    assert torch.equal(swapped.scores[matches.image, matches.query], expected)
+    free = unmatched(matches)
+    assert torch.equal(swapped.scores[free], predictions.scores[free])
+    assert torch.equal(swapped.boxes, predictions.boxes)
+
+
+@pytest.mark.parametrize(
+    "swap", [oracle.perfect_boxes, oracle.perfect_classes, oracle.perfect_classes_own_score], ids=lambda s: s.__name__
+)
 def test_swaps_leave_the_predictions_as_they_were(swap: Callable[..., Predictions]) -> None:
     torch.manual_seed(0)
     scores, boxes = torch.rand(1, 2, 3), torch.rand(1, 2, 4)

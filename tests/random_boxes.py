@@ -1,0 +1,80 @@
+"""Random objects and detections of every oddity, and pycocotools as the judge of them."""
+
+import contextlib
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from refinebox.data import CocoData
+from refinebox.evaluate import Rows
+
+SIDE = 640
+CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}
+EMPTY, CROWDED = 3, 4  # ids of the image without objects and of the one with the most detections
+
+
+def draw_boxes(random: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """``[count, 4]`` xywh in pixels, of all three of COCO's sizes."""
+    sides = np.exp(random.uniform(np.log(6), np.log(300), (count, 2)))
+    corners = random.uniform(0, 1, (count, 2)) * (SIDE - sides)
+    return np.concatenate([corners, sides], axis=1)
+
+
+def draw_data(random: np.random.Generator, images: int = 6) -> CocoData:
+    annotations: list[dict[str, Any]] = []
+    for image_id in set(range(1, images + 1)) - {EMPTY}:
+        for box in draw_boxes(random, 12):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": int(random.choice(list(CATEGORIES))),
+                    "bbox": box.tolist(),
+                    "area": float(box[2] * box[3] * random.uniform(0.6, 1)),
+                    "iscrowd": int(random.random() < 0.2),
+                }
+            )
+    entries = [
+        {"id": image_id, "file_name": f"{image_id}.png", "height": SIDE, "width": SIDE}
+        for image_id in range(1, images + 1)
+    ]
+    return CocoData(entries, annotations, CATEGORIES, Path(), {})
+
+
+def draw_rows(random: np.random.Generator, truth: CocoData) -> Rows:
+    """Shifted objects, some with a wrong category, and false alarms; scores tie, and one image has very many."""
+    rows: list[list[float]] = []
+    for entry in truth.annotations:
+        for _ in range(random.integers(0, 3)):
+            box = np.array(entry["bbox"])
+            box += random.normal(0, 0.08, 4) * np.tile(box[2:], 2)
+            category_id = entry["category_id"] if random.random() < 0.9 else random.choice(list(CATEGORIES))
+            rows.append([entry["image_id"], *box, random.integers(2, 11) / 10, category_id])
+    for image in truth.images:
+        for box in draw_boxes(random, 450 if image["id"] == CROWDED else 5):
+            rows.append([image["id"], *box, random.integers(1, 4) / 10, random.choice(list(CATEGORIES))])
+    return random.permutation(np.array(rows))
+
+
+def reference(truth: CocoData, rows: Rows) -> list[float]:
+    """pycocotools' twelve numbers."""
+    return [float(value) for value in judged(truth, rows).stats]
+
+
+def judged(truth: CocoData, rows: Rows) -> COCOeval:
+    """pycocotools' evaluation, finished."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground = COCO()
+        ground.dataset = copy.deepcopy(truth.coco())
+        ground.createIndex()
+        evaluation = COCOeval(ground, ground.loadRes(rows), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
