@@ -8,12 +8,12 @@ value projections of an attention apart, and a shared tensor may be stored under
 import re
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-Layout = Literal["authors", "detrex", "transformers"]
+from refinebox.detector import Layout
+
 Table = tuple[tuple[str, str], ...]
 
 BODY = "backbone.0.body."

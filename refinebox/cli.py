@@ -9,12 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
+from refinebox.interruption import Interrupted
 
 if TYPE_CHECKING:
     from refinebox.data import CocoData
     from refinebox.detector import Detector
 
-EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError)
+EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, Interrupted)
 
 
 class OneLineErrors(TyperGroup):
@@ -27,7 +28,7 @@ class OneLineErrors(TyperGroup):
             if os.environ.get("REFINEBOX_DEBUG"):
                 raise
             typer.echo(f"refinebox: {one_line(error)}", err=True)
-            raise typer.Exit(2) from error
+            raise typer.Exit(getattr(error, "exit_code", 2)) from error
 
 
 def one_line(error: Exception) -> str:
@@ -174,6 +175,7 @@ def train(
     clip_norm: Annotated[float, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = 0.1,
     jitter: Annotated[int, typer.Option(min=0, help="Moved copies of every object to learn from as well.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="How often the refiner moves each box.")] = 3,
+    accumulate: Annotated[int, typer.Option(min=1, help="Cut each batch into so many parts to save memory.")] = 1,
     augmentation: Annotated[
         Literal["multiscale", "flip", "none"], typer.Option(help="multiscale: DETR's flips, sizes and crops.")
     ] = "multiscale",
@@ -197,6 +199,7 @@ def train(
         clip_norm=clip_norm,
         jitter=jitter,
         steps=steps,
+        accumulate=accumulate,
         augmentation=augmentation,
         seed=seed,
     )
@@ -299,18 +302,17 @@ def predict(
 def _load(
     name: str, weights: Path | None, device: str, short_side: int | None = None, long_side: int | None = None
 ) -> "Detector":
-    import torch
-
+    from refinebox import distributed
     from refinebox.apply import open_model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    detector = open_model(name, weights)
+    place = distributed.start(device)
+    with distributed.first_alone():  # what one has downloaded the others find
+        detector = open_model(name, weights)
     detector.resize(short_side, long_side)
     try:
-        return detector.to(device)
+        return detector.to(place)
     except (RuntimeError, AssertionError) as error:  # torch raises the second for what it was not built with
-        raise ValueError(f"no device {device!r} here ({str(error).splitlines()[0]}); pass --device cpu") from error
+        raise distributed.no_device(device, error) from error
 
 
 def _read(

@@ -326,17 +326,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(images, sizes, originals, [sample[1] for sample in samples], [sample[3] for sample in samples])
 
 
-def batches(
-    dataset: CocoDataset, batch_size: int, *, workers: int = 0, order: Sequence[int] | None = None
-) -> "DataLoader[Any]":
-    """Batches in the given order (the file's by default)."""
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=range(len(dataset)) if order is None else order,
-        num_workers=workers,
-        collate_fn=collate,
-    )
+def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    """``order`` in pieces of ``size``; the last may be shorter."""
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def loaded(dataset: CocoDataset, pieces: Sequence[Sequence[int]], workers: int = 0) -> "DataLoader[Any]":
+    """One batch for each piece of indices, in their order."""
+    return DataLoader(dataset, batch_sampler=pieces, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:

@@ -23,7 +23,7 @@ IMAGES = {"train": 850, "val": 120}
 # fewer, bolder steps than the published recipe, which takes 90,000
 SETTINGS = Settings(
     epochs=7,
-    batch_size=4,
+    batch_size=3,
     learning_rate=1.5e-3,
     schedule="cosine",
     clip_norm=1.0,

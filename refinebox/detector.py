@@ -17,7 +17,8 @@ from torchvision.ops import clip_boxes_to_image
 from refinebox import checkpoint
 from refinebox.boxes import to_pixels
 from refinebox.categories import COCO_NAMES
-from refinebox.images import Layout, pad, preprocess, read_image
+from refinebox.images import Layout as Layout  # adapters know this module alone
+from refinebox.images import pad, preprocess, read_image
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
+from refinebox import distributed
 from refinebox.categories import Matching, match_categories
-from refinebox.data import Batch, CocoData, CocoDataset, batches
+from refinebox.data import Batch, CocoData, CocoDataset, cut, loaded
 from refinebox.detector import Detections, Detector, DetectorOutput
 from refinebox.garbage import collection_paused
 from refinebox.lvis import frequency_groups
@@ -213,13 +214,20 @@ def check_rows(data: CocoData, rows: Rows) -> None:
 def evaluation_batches(
     detector: Detector, data: CocoData, link: Link, *, batch_size: int, workers: int, description: str
 ) -> Any:
-    """Every image of ``data`` once, as the detector wants it, with progress shown."""
+    """This process's share of the batches, in which every image of ``data`` occurs once, with progress shown."""
     profile = detector.profile
     dataset = CocoDataset(
         data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
     )
-    loader = batches(dataset, batch_size, workers=workers)
-    return track(loader, description, len(loader))
+    pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
+    return track(loaded(dataset, pieces, workers), description, len(pieces))
+
+
+def combined(found: list[dict[str, Rows]]) -> dict[str, Rows]:
+    """The rows of every batch, by name, from all processes and in the data's order."""
+    everything = distributed.gathered(found)
+    names = {name: None for part in everything for name in part}
+    return {name: np.concatenate([part[name] for part in everything]) for name in names}
 
 
 def to_rows(detections: Sequence[Detections], image_ids: Sequence[int], link: Link) -> Rows:
@@ -260,15 +268,16 @@ def detect(
 ) -> dict[str, Rows]:
     """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``."""
     device = next(detector.parameters()).device
-    found: dict[str, list[Rows]] = {}
+    found: list[dict[str, Rows]] = []
     for batch in evaluation_batches(
         detector, data, link, batch_size=batch_size, workers=workers, description=description
     ):
         batch = batch.to(device)
+        found.append({})
         for name, output in stages(detector, batch).items():
             detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
-            found.setdefault(name, []).append(to_rows(detections, batch.image_ids, link))
-    return {name: np.concatenate(rows) for name, rows in found.items()}
+            found[-1][name] = to_rows(detections, batch.image_ids, link)
+    return combined(found)
 
 
 def evaluate(

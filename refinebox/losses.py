@@ -25,6 +25,11 @@ def box_losses(boxes: Tensor, wanted: Tensor, count: float) -> dict[str, Tensor]
     }
 
 
+def loss_names(steps: int) -> list[str]:
+    """The keys of :func:`refinement_losses`, in order."""
+    return [f"loss.refine.{step}.{name}" for step in range(steps) for name in ("loss_bbox", "loss_giou")]
+
+
 def refinement_losses(steps: Sequence[Tensor], wanted: Tensor, count: float) -> dict[str, Tensor]:
     """The losses of every step, keyed ``loss.refine.{step}.loss_{bbox,giou}``; training minimises their sum."""
     return {

@@ -6,14 +6,13 @@ The upper bounds of RefineBox (figures 3 and 5): predictions are matched to obje
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from refinebox.data import CocoData
 from refinebox.detector import Detector
-from refinebox.evaluate import Evaluator, Link, Metrics, Rows, evaluation_batches, stages, to_rows
+from refinebox.evaluate import Evaluator, Link, Metrics, Rows, combined, evaluation_batches, stages, to_rows
 from refinebox.matching import Matches, match
 
 MATCHING_RULE = "Matching: Hungarian, one query an object, by the detector's class, L1 and GIoU costs; crowds left out."
@@ -93,10 +92,11 @@ def swapped_rows(
     with perfect boxes, stands under ``before`` and ``before_box``.
     """
     device = next(detector.parameters()).device
-    found: dict[str, list[Rows]] = {}
+    found: list[dict[str, Rows]] = []
     for batch in evaluation_batches(detector, data, link, batch_size=batch_size, workers=workers, description="oracle"):
         batch = batch.to(device)
         outputs = stages(detector, batch)
+        found.append({})
         jobs = [(swap.name, swap, outputs.get("after", outputs["before"])) for swap in swaps]
         if "after" in outputs:
             jobs += [("before", SWAPS[0], outputs["before"]), ("before_box", SWAPS[2], outputs["before"])]
@@ -106,8 +106,8 @@ def swapped_rows(
                 matches = match(predictions.scores, predictions.boxes, batch.targets, detector.profile.classification)
                 predictions = apply(predictions, matches)
             detections = detector.postprocess(predictions.scores, predictions.boxes, batch.original_sizes)
-            found.setdefault(name, []).append(to_rows(detections, batch.image_ids, link))
-    return {name: np.concatenate(rows) for name, rows in found.items()}
+            found[-1][name] = to_rows(detections, batch.image_ids, link)
+    return combined(found)
 
 
 def analyse(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from refinebox import checkpoint
+from refinebox import checkpoint, distributed
 from refinebox.data import Batch
 from refinebox.detector import Detections, Detector
 from refinebox.evaluate import stages
@@ -43,28 +43,46 @@ def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, thresho
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the results")
     paths = find_images(inputs)
-    results: list[dict[str, Any]] = []
-    pictures: list[Path] = []
-    skipped: list[str] = []
-    for image_id, path in enumerate(track(paths, "predict", len(paths)), start=1):
-        try:
-            image = read_image(path)
-        except ValueError as error:
-            skipped.append(str(error))
-            continue
-        found = detect_image(detector, image)
-        after = found.get("after", found["before"])
-        rows = result_rows(detector.finish(after, (image.height, image.width)))
-        results += [{"image_id": image_id, "file_name": str(path), **row} for row in rows]
-        layers = detection_layers(
-            found["before"] if "after" in found else None, after, detector.category_names, threshold
-        )
-        pictures.append(free_name(output / "pictures" / f"{path.stem}.png", pictures))
-        save_picture(picture(image, layers), pictures[-1])
-    if not pictures:
+    names: list[Path] = []
+    for path in paths:
+        names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
+    items = list(enumerate(zip(paths, names, strict=True), start=1))[distributed.rank() :: distributed.processes()]
+    found = distributed.gathered(
+        [
+            predict_image(detector, image_id, path, name, threshold)
+            for image_id, (path, name) in track(items, "predict", len(items))
+        ]
+    )
+    skipped = [item.skipped for item in found if item.skipped]
+    if len(skipped) == len(paths):
         raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
-    checkpoint.write_json(output / "results.json", results)
-    return Predicted(output / "results.json", pictures, skipped)
+    checkpoint.write_json(output / "results.json", [row for item in found for row in item.rows])
+    return Predicted(output / "results.json", [item.picture for item in found if not item.skipped], skipped)
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """COCO result entries of one image and its picture, or why it could not be read."""
+
+    rows: list[dict[str, Any]]
+    picture: Path
+    skipped: str = ""
+
+
+def predict_image(
+    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float
+) -> PredictedImage:
+    """Detects in one image and writes its picture."""
+    try:
+        image = read_image(path)
+    except ValueError as error:
+        return PredictedImage([], picture_file, str(error))
+    found = detect_image(detector, image)
+    after = found.get("after", found["before"])
+    layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
+    save_picture(picture(image, layers), picture_file)
+    rows = result_rows(detector.finish(after, (image.height, image.width)))
+    return PredictedImage([{"image_id": image_id, "file_name": str(path), **row} for row in rows], picture_file)
 
 
 def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:

@@ -1,5 +1,6 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -13,7 +14,9 @@ QUIET_SECONDS = 15.0  # between two plain lines
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """The same items, with progress shown on standard error."""
+    """The same items, with progress shown on standard error; of several processes only the first shows it."""
+    if os.environ.get("RANK", "0") != "0":
+        return iter(items)
     console = Console(stderr=True)
     return (
         _bar(items, description, total, console) if console.is_terminal else _lines(items, description, total, console)

@@ -1,9 +1,9 @@
 """Train the refiner on a frozen detector: one readable loop that can be interrupted and continued."""
 
-import json
 import math
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +11,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from refinebox import checkpoint, data, evaluate, resume
+from refinebox import data, distributed, evaluate, resume
 from refinebox.categories import Matching
 from refinebox.data import Augmentation, Batch, CocoData, CocoDataset
 from refinebox.detector import Detector
 from refinebox.evaluate import Link, Metrics
-from refinebox.losses import refinement_losses
-from refinebox.matching import match
+from refinebox.interruption import Interrupted, Interruption
+from refinebox.losses import loss_names, refinement_losses
+from refinebox.matching import Matches, match
 from refinebox.progress import track
 from refinebox.refiner import RefinedDetector, Refiner
+from refinebox.run import configuration, forget_after, open_run, points, record, write_refiner
 
 Schedule = Literal["step", "cosine"]
 
@@ -38,6 +40,7 @@ class Settings:
         jitter: copies of every object's box, moved and resized by up to 15 % of its sides, that are refined beside the
             matched boxes; 0 in the paper, more where training images are few.
         steps: how often the refiner moves each box.
+        accumulate: parts that a batch is cut into when memory is short; the gradient is that of the whole batch.
         augmentation: ``multiscale`` (DETR's flip, resize and crop), ``flip`` or ``none``.
         seed: of the initial weights, the order and the augmentation.
     """
@@ -50,6 +53,7 @@ class Settings:
     clip_norm: float = 0.1
     jitter: int = 0
     steps: int = 3
+    accumulate: int = 1
     augmentation: Augmentation = "multiscale"
     seed: int = 0
 
@@ -106,12 +110,15 @@ def train(
 ) -> Report:
     """Trains a refiner and writes ``best.safetensors``, ``last/``, ``metrics.jsonl`` and ``config.json`` to ``output``.
 
-    On the CPU, a run that was interrupted and continued ends bit for bit as one that was not.
+    On the CPU, a run that was interrupted and continued ends bit for bit as one that was not. Processes that torchrun
+    started share every batch; the first of them writes.
 
     Raises:
         ValueError: categories differ, settings changed since the interruption, or no training image has an object.
         FileExistsError, NotADirectoryError: ``output`` holds another run, or is a file.
         FloatingPointError: the loss is no longer finite; the message names the images.
+        ConnectionError: another process has ended.
+        Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
     links = [Link.between(detector, split, categories) for split in (training, validation)]
     dataset = training_dataset(detector, training, links[0], settings)
@@ -121,26 +128,42 @@ def train(
     refiner = Refiner(detector.channels, detector.strides, settings.steps).to(next(detector.parameters()).device)
     model = RefinedDetector(detector, refiner)
     optimizer = build_optimizer(refiner, settings)
-    open_run(output, configuration(detector, training, settings), continued)
+    first = distributed.rank() == 0
+    if first:
+        open_run(output, configuration(detector, training, asdict(settings)), continued)
     state = output / "last" / "state.safetensors"
-    progress: dict[str, Any] = {"epoch": 0, "seconds": 0.0, "best": None}
+    progress: dict[str, Any] = {"epoch": 0, "step": 0, "losses": {}, "seconds": 0.0, "best": None}
     if continued and state.exists():
         progress = resume.load(state, refiner, optimizer)
-    forget_after(output / "metrics.jsonl", progress["epoch"])
+    if first:
+        forget_after(output / "metrics.jsonl", progress["epoch"])
     start = time.monotonic() - progress["seconds"]
-    for epoch in range(progress["epoch"], settings.epochs):
-        losses = train_epoch(detector, refiner, optimizer, dataset, settings, epoch, workers)
-        metrics = evaluate.evaluate(model, validation, links[1], batch_size=settings.batch_size, workers=workers)
-        seconds = round(time.monotonic() - start, 1)
-        record(output, {"epoch": epoch + 1, **losses, **metrics, "seconds": seconds}, settings.epochs)
-        if progress["best"] is None or points(metrics["after"]) > points(progress["best"]["after"]):
-            progress["best"] = {"epoch": epoch + 1, **metrics}
-            learned = {**progress["best"], "categories": links[0].categories(training)}
-            write_refiner(output / "best.safetensors", refiner, detector, settings, learned)
-        progress |= {"epoch": epoch + 1, "seconds": seconds}
-        resume.save(state, refiner, optimizer, progress)
+    with Interruption() as interruption:
+        for epoch in range(progress["epoch"], settings.epochs):
+            train_epoch(detector, refiner, optimizer, dataset, settings, progress, interruption, workers)
+            if interruption.signal:
+                progress["seconds"] = round(time.monotonic() - start, 1)
+                raise interrupted(output, state if first else None, refiner, optimizer, progress, interruption)
+            metrics = evaluate.evaluate(model, validation, links[1], batch_size=settings.batch_size, workers=workers)
+            losses = {name: loss / len(steps_of(dataset, settings)) for name, loss in progress["losses"].items()}
+            progress |= {"epoch": epoch + 1, "step": 0, "losses": {}, "seconds": round(time.monotonic() - start, 1)}
+            better = progress["best"] is None or points(metrics["after"]) > points(progress["best"]["after"])
+            if better:
+                progress["best"] = {"epoch": epoch + 1, **metrics}
+            if not first:
+                continue
+            record(output, {"epoch": epoch + 1, **losses, **metrics, "seconds": progress["seconds"]}, settings.epochs)
+            if better:
+                learned = {**progress["best"], "categories": links[0].categories(training)}
+                write_refiner(output / "best.safetensors", refiner, detector, asdict(settings), learned)
+            resume.save(state, refiner, optimizer, progress)
     best = progress["best"]
     return Report(output / "best.safetensors", best["before"], best["after"], progress["seconds"])
+
+
+def steps_of(dataset: CocoDataset, settings: Settings) -> list[Sequence[int]]:
+    """The indices of the images of every step of an epoch; the order is a function of seed and epoch alone."""
+    return data.cut(data.shuffled(len(dataset), settings.seed, dataset.epoch), settings.batch_size)
 
 
 def train_epoch(
@@ -149,65 +172,133 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     dataset: CocoDataset,
     settings: Settings,
-    epoch: int,
+    progress: dict[str, Any],
+    interruption: Interruption,
     workers: int,
-) -> dict[str, float]:
-    """One pass over the training images; the mean of the total loss and of each part."""
-    dataset.epoch = epoch
-    torch.manual_seed(settings.seed * 1_000_003 + epoch)  # of the jitter, so that a continued run draws the same
-    order = data.shuffled(len(dataset), settings.seed, epoch)
-    loader = data.batches(dataset, settings.batch_size, workers=workers, order=order)
+) -> None:
+    """What is left of the epoch that ``progress`` names; counts steps and sums losses there, and stops when asked."""
+    epoch = dataset.epoch = progress["epoch"]
+    steps = steps_of(dataset, settings)
+    # every process takes its share of every batch, and in as many parts as memory demands
+    parts, rank = distributed.processes() * settings.accumulate, distributed.rank() * settings.accumulate
+    shares = [[step[rank + part :: parts] for part in range(settings.accumulate)] for step in steps[progress["step"] :]]
+    loader = iter(data.loaded(dataset, [piece for share in shares for piece in share if len(piece)], workers))
     device = next(refiner.parameters()).device
-    sums: dict[str, Tensor] = {}
-    for index, batch in enumerate(track(loader, f"epoch {epoch + 1}/{settings.epochs}", len(loader))):
+    for share in track(shares, f"epoch {epoch + 1}/{settings.epochs}", len(shares)):
         for group in optimizer.param_groups:
-            group["lr"] = settings.rate(epoch * len(loader) + index, settings.epochs * len(loader))
-        losses = train_step(detector, refiner, optimizer, batch.to(device), settings)
+            group["lr"] = settings.rate(epoch * len(steps) + progress["step"], settings.epochs * len(steps))
+        batches = [next(loader).to(device) for piece in share if len(piece)]
+        losses = train_step(detector, refiner, optimizer, batches, settings, epoch)
+        progress["step"] += 1
         for name, loss in losses.items():
-            sums[name] = sums[name] + loss if name in sums else loss
-    return {name: float(total) / len(loader) for name, total in sums.items()}
+            progress["losses"][name] = progress["losses"].get(name, 0.0) + loss
+        if agreed(interruption, device):
+            return
+
+
+def agreed(interruption: Interruption, device: torch.device) -> bool:
+    """Whether any process was asked to stop; then all stop after the same step."""
+    asked = torch.tensor(interruption.signal, device=device)
+    interruption.signal = interruption.signal or int(distributed.total(asked))
+    return bool(interruption.signal)
+
+
+def interrupted(
+    output: Path,
+    state: Path | None,
+    refiner: Refiner,
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
+    interruption: Interruption,
+) -> Interrupted:
+    """What to raise after everything is saved to ``state``."""
+    if state is not None:
+        resume.save(state, refiner, optimizer, progress)
+    place = f"step {progress['step']} of epoch {progress['epoch'] + 1}"
+    return Interrupted(
+        f"stopped after {place}, everything is saved in {output}; repeat the command with --resume to continue",
+        interruption.signal,
+    )
 
 
 def train_step(
-    detector: Detector, refiner: Refiner, optimizer: torch.optim.Optimizer, batch: Batch, settings: Settings
-) -> dict[str, Tensor]:
-    """One step of the optimizer; the total loss and its parts, detached.
+    detector: Detector,
+    refiner: Refiner,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    settings: Settings,
+    epoch: int = 0,
+) -> dict[str, float]:
+    """One step of the optimizer on the parts of a batch that this process has; the total loss and its parts.
 
     Raises:
         FloatingPointError: the loss is not finite; the refiner is left as it was.
+        ConnectionError: another process has ended.
     """
-    try:
-        losses = batch_losses(detector, refiner, batch, settings.jitter)
-        total = torch.stack(list(losses.values())).sum()
-        if not total.isfinite():
-            raise FloatingPointError(f"the loss is {total.item()}; lower the learning rate or check these images")
-    except FloatingPointError as error:
-        raise FloatingPointError(f"images {', '.join(map(str, batch.image_ids))}: {error}") from error
+    parameters = list(refiner.parameters())
+    count = sum(len(target.boxes) for batch in batches for target in batch.targets)
+    objects = max(1, int(distributed.total(torch.tensor(count, device=parameters[0].device))))
     optimizer.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(refiner.parameters(), settings.clip_norm)
+    sums = torch.zeros(2 * settings.steps, device=parameters[0].device)
+    names = loss_names(settings.steps)
+    for batch in batches:
+        try:
+            losses = batch_losses(detector, refiner, batch, settings.jitter, objects, f"{settings.seed} {epoch}")
+            parts = torch.stack([losses[name] for name in names])
+            if not parts.isfinite().all():
+                raise FloatingPointError(
+                    f"the loss is {parts.sum().item()}; lower the learning rate or check these images"
+                )
+        except FloatingPointError as error:
+            raise FloatingPointError(f"images {', '.join(map(str, batch.image_ids))}: {error}") from error
+        parts.sum().backward()  # type: ignore[no-untyped-call]
+        sums += parts.detach()
+    distributed.total_gradients(parameters)
+    nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     optimizer.step()
-    return {"loss": total.detach()} | {name: loss.detach() for name, loss in losses.items()}
+    totals = distributed.total(sums).tolist()
+    return {"loss": sum(totals)} | dict(zip(names, totals, strict=True))
 
 
-def batch_losses(detector: Detector, refiner: Refiner, batch: Batch, jitter: int = 0) -> dict[str, Tensor]:
-    """The losses of every step over matched and jittered boxes; queries are matched once, before the first step."""
+def batch_losses(
+    detector: Detector, refiner: Refiner, batch: Batch, jitter: int = 0, objects: int | None = None, key: str = ""
+) -> dict[str, Tensor]:
+    """The losses of every step over matched and jittered boxes; queries are matched once, before the first step.
+
+    Args:
+        detector, refiner, batch: what is trained on what.
+        jitter: copies of every object.
+        objects: what the sums are divided by, if the batch is a part of another; its own objects by default.
+        key: decides the jitter, together with the images' ids.
+    """
+    if objects is None:
+        objects = max(1, sum(len(target.boxes) for target in batch.targets))
     output = detector(batch.images, batch.sizes)
     matches = match(detector.scores(output.logits), output.boxes, batch.targets, detector.profile.classification)
-    image = matches.image.repeat(1 + jitter)
-    wanted = matches.boxes.repeat(1 + jitter, 1)
-    boxes = output.boxes[matches.image, matches.query]  # [M, 4]
-    boxes = torch.cat([boxes, jittered(matches.boxes.repeat(jitter, 1))])  # [M * (1 + jitter), 4]
-    steps = refiner.refine(output.features, boxes, image, batch.sizes)
-    objects = max(1, sum(len(target.boxes) for target in batch.targets)) * (1 + jitter)
-    return refinement_losses(steps, wanted, objects)
+    copies = jittered(matches.boxes, jitter_noise(batch, matches, jitter, key))
+    boxes = torch.cat([output.boxes[matches.image, matches.query], copies.flatten(0, 1)])  # [M * (1 + jitter), 4]
+    steps = refiner.refine(output.features, boxes, matches.image.repeat(1 + jitter), batch.sizes)
+    return refinement_losses(steps, matches.boxes.repeat(1 + jitter, 1), objects * (1 + jitter))
 
 
-def jittered(boxes: Tensor, amount: float = 0.15) -> Tensor:
-    """``[N, 4]`` boxes (cxcywh, fractions), centre and size changed at random by up to ``amount`` of each side."""
-    noise = amount * (2 * torch.rand_like(boxes) - 1)
+def jitter_noise(batch: Batch, matches: Matches, copies: int, key: str) -> Tensor:
+    """``[copies, M, 4]`` random numbers between -1 and 1 that depend on ``key`` and each match's image alone."""
+    counts = matches.image.bincount(minlength=len(batch.image_ids)).tolist()
+    noise = [
+        torch.rand(copies, count, 4, generator=torch.Generator().manual_seed(zlib.crc32(f"{key} {image_id}".encode())))
+        for image_id, count in zip(batch.image_ids, counts, strict=True)
+    ]
+    return 2 * torch.cat(noise, dim=1).to(matches.boxes) - 1
+
+
+def jittered(boxes: Tensor, noise: Tensor, amount: float = 0.15) -> Tensor:
+    """``[J, N, 4]`` copies of boxes ``[N, 4]`` (cxcywh, fractions).
+
+    Centre and size change by ``noise`` ``[J, N, 4]``, between -1 and 1, times ``amount`` of each side.
+    """
+    noise = amount * noise
     centres, sizes = boxes[:, :2], boxes[:, 2:]
-    return torch.cat([centres + noise[:, :2] * sizes, sizes * (1 + noise[:, 2:])], dim=1).clamp(0, 1)
+    return torch.cat([centres + noise[..., :2] * sizes, sizes * (1 + noise[..., 2:])], dim=-1).clamp(0, 1)
 
 
 def build_optimizer(refiner: Refiner, settings: Settings) -> torch.optim.Optimizer:
@@ -236,82 +327,3 @@ def training_dataset(detector: Detector, training: CocoData, link: Link, setting
         seed=settings.seed,
         keep_empty=False,
     )
-
-
-def configuration(detector: Detector, training: CocoData, settings: Settings) -> dict[str, Any]:
-    """What a run's ``config.json`` says, and what must not change before it is continued."""
-    return {
-        "detector": detector.profile.name,
-        "detector_sha256": detector.weights_sha256(),
-        "short_side": detector.profile.short_side,
-        "long_side": detector.profile.long_side,
-        "training_images": len(training.images),
-        "training_boxes": len(training.annotations),
-        **asdict(settings),
-    }
-
-
-def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
-    """Makes the run's folder, or checks that the one to continue was started with the same ``config``."""
-    if output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"{output} is a file; name a folder for the run")
-    path = output / "config.json"
-    if not continued:
-        if path.exists():
-            raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
-        checkpoint.write_json(path, config)
-        return
-    if not path.exists():
-        raise FileNotFoundError(f"{output} holds no run to continue; leave out --resume to start one")
-    try:
-        old = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
-    changed = [
-        f"{key} was {old.get(key)}, now {config.get(key)}"
-        for key in {**old, **config}
-        if old.get(key) != config.get(key)
-    ]
-    if changed:
-        raise ValueError(
-            f"{output} was started with other settings: {'; '.join(changed)}; use the old ones or another folder"
-        )
-
-
-def forget_after(metrics: Path, epoch: int) -> None:
-    """Drops the lines of epochs that will be trained again."""
-    if metrics.exists():
-        lines = [line for line in metrics.read_text().splitlines() if json.loads(line)["epoch"] <= epoch]
-        checkpoint.write_bytes(metrics, "".join(f"{line}\n" for line in lines).encode())
-
-
-def record(output: Path, line: Mapping[str, Any], epochs: int) -> None:
-    """Prints one epoch in one line, and adds it to ``metrics.jsonl``."""
-    before, after = points(line["before"]), points(line["after"])
-    change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
-    print(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}, {line['seconds']:.0f} s", flush=True)
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def write_refiner(
-    path: Path, refiner: Refiner, detector: Detector, settings: Settings, best: Mapping[str, Any]
-) -> None:
-    """Writes the refiner and where it comes from, so that it is never applied to another detector by accident."""
-    history = {
-        "kind": "refiner",
-        "strides": refiner.strides,
-        "steps": refiner.steps,
-        "detector": detector.profile.name,
-        "detector_sha256": detector.weights_sha256(),
-        "short_side": detector.profile.short_side,
-        "long_side": detector.profile.long_side,
-        "settings": asdict(settings),
-        **best,
-    }
-    checkpoint.write(path, refiner.state_dict(), history)
-
-
-def points(metrics: Metrics) -> float:
-    """AP in points; 0 where the validation images hold no object at all."""
-    return metrics["AP"] or 0.0

@@ -271,9 +271,8 @@ def train_epoch(
     learner.train()
     dataset.epoch = epoch
     torch.manual_seed(plan.seed + epoch)
-    loader = data.batches(
-        dataset, plan.batch_size, workers=workers, order=data.shuffled(len(dataset), plan.seed, epoch)
-    )
+    order = data.shuffled(len(dataset), plan.seed, epoch)
+    loader = data.loaded(dataset, data.cut(order, plan.batch_size), workers)
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(track(loader, f"epoch {epoch + 1}/{plan.epochs}", len(loader))):
         for group in optimizer.param_groups:

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +22,8 @@ from refinebox.detector import Detector
 from refinebox.download import home
 from refinebox.published import DETECTORS
 from refinebox.refiner import RefinedDetector, Refiner
-from refinebox.train import Settings, write_refiner
+from refinebox.run import write_refiner
+from refinebox.train import Settings
 from refinebox.zoo import build, describe, load_detector
 
 BEFORE: evaluate.Metrics = {**dict.fromkeys(evaluate.METRICS, 40.0), "APs": None}
@@ -44,7 +45,7 @@ def new_refiner(detector: Detector, steps: int = 3) -> Refiner:
 
 def written(path: Path, detector: Detector, *, after: float | None = 41.5, steps: int = 3) -> Path:
     best = {"epoch": 1, "before": BEFORE, "after": {**AFTER, "AP": after}}
-    write_refiner(path, new_refiner(detector, steps), detector, Settings(steps=steps), best)
+    write_refiner(path, new_refiner(detector, steps), detector, asdict(Settings(steps=steps)), best)
     return path
 
 
@@ -399,7 +400,7 @@ def test_categories_that_were_learned_are_named(
     detector.category_ids, detector.category_names = tuple(range(6)), {}
     learned = [{"id": 10 * number, "name": f"thing {number}"} for number in range(1, 7)]
     best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
-    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)
     upgraded = load(output)
     assert upgraded.category_ids == (10, 20, 30, 40, 50, 60)
@@ -411,7 +412,7 @@ def test_names_that_a_detector_has_are_kept(
 ) -> None:
     learned = [{"id": 10 * number, "name": f"thing {number}"} for number in range(1, 7)]
     best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
-    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)
     assert load(output).category_names == detector.category_names == dict(enumerate(shapes.CATEGORIES, start=1))
 
@@ -424,6 +425,6 @@ def test_data_of_fewer_categories_leaves_a_file_that_can_be_loaded(
     data = replace(training, categories={i: training.categories[i] for i in (1, 2, 3)})
     learned = evaluate.Link.between(detector, data).categories(data)
     best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
-    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, Settings(), best)
+    write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)
     assert load(output).category_ids == (1, 2, 3, 4, 5, 6)

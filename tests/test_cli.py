@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,8 @@ from refinebox.evaluate import METRICS
 from refinebox.published import DETECTORS, cached
 from refinebox.published import refiner_file as refiner_file_of
 from refinebox.refiner import RefinedDetector, Refiner, load_refiner
-from refinebox.train import Settings, write_refiner
+from refinebox.run import write_refiner
+from refinebox.train import Settings
 from refinebox.zoo import describe, load_detector
 
 Words = list[str | Path]
@@ -84,7 +86,7 @@ def refiner_file(detector: Detector, tmp_path: Path) -> Path:
     metrics = dict.fromkeys(METRICS, 40.0)
     best = {"epoch": 1, "before": metrics, "after": {**metrics, "AP": 41.25}}
     path = tmp_path / "best.safetensors"
-    write_refiner(path, Refiner(detector.channels, detector.strides), detector, Settings(), best)
+    write_refiner(path, Refiner(detector.channels, detector.strides), detector, asdict(Settings()), best)
     return path
 
 
@@ -488,7 +490,7 @@ def test_a_build_of_torch_without_the_device_is_one_line(
     to = Detector.to
 
     def fail(detector: Detector, *device: Any, **options: Any) -> Detector:
-        if "cuda" in device:
+        if torch.device("cuda") in device:
             raise AssertionError("Torch not compiled with CUDA enabled")  # what a build for CPUs alone raises
         return to(detector, *device, **options)
 

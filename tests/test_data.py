@@ -503,14 +503,14 @@ def image_ids(batches: Iterable[Batch]) -> list[list[int]]:
 
 def test_batches_come_in_the_order_of_the_file(training: CocoData) -> None:
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
-    loader = data.batches(CocoDataset(training, columns, short_side=32), 4)
+    loader = data.loaded(CocoDataset(training, columns, short_side=32), data.cut(range(6), 4))
     assert image_ids(loader) == [[1, 2, 3, 4], [5, 6]]
     assert len(loader) == 2
 
 
 def test_batches_come_in_the_order_that_is_asked_for(training: CocoData) -> None:
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
-    loader = data.batches(CocoDataset(training, columns, short_side=32), 2, order=[4, 0, 2])
+    loader = data.loaded(CocoDataset(training, columns, short_side=32), data.cut([4, 0, 2], 2))
     assert image_ids(loader) == [[5, 1], [3]]
 
 
@@ -518,7 +518,7 @@ def test_batches_come_in_the_order_that_is_asked_for(training: CocoData) -> None
 def test_workers_do_not_change_the_batches(folder: Path) -> None:
     samples = dataset(read(folder), augmentation="multiscale")
     samples.epoch = 3
-    alone, helped = (list(data.batches(samples, 1, workers=workers)) for workers in (0, 1))
+    alone, helped = (list(data.loaded(samples, data.cut(range(len(samples)), 1), workers)) for workers in (0, 1))
     assert image_ids(alone) == image_ids(helped) == [[1], [2]]
     for batch, other in zip(alone, helped, strict=True):
         torch.testing.assert_close(batch.images, other.images, rtol=0, atol=0)

@@ -1,6 +1,7 @@
 """The training loop: what it changes, what it leaves alone, and that it can be interrupted."""
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from refinebox import checkpoint, evaluate, train
 from refinebox.data import Batch, CocoData, Target
 from refinebox.detector import Detector, DetectorOutput
 from refinebox.evaluate import Link
+from refinebox.interruption import Interrupted
 from refinebox.refiner import Refiner, load_refiner_and_history
 from refinebox.train import Settings
 
@@ -23,7 +25,7 @@ def first_batch(detector: Detector, training: CocoData) -> Batch:
     dataset = train.training_dataset(
         detector, training, Link.between(detector, training), replace(QUICK, augmentation="none")
     )
-    batch: Batch = next(iter(train.data.batches(dataset, 3)))
+    batch: Batch = next(iter(train.data.loaded(dataset, [range(3)])))
     return batch
 
 
@@ -104,7 +106,7 @@ def test_overfits_one_batch(detector: Detector, training: CocoData) -> None:
     refiner = Refiner(detector.channels, detector.strides)
     settings = replace(QUICK, learning_rate=3e-3, clip_norm=1.0)
     optimizer = train.build_optimizer(refiner, settings)
-    losses = [train.train_step(detector, refiner, optimizer, batch, settings)["loss"].item() for _ in range(60)]
+    losses = [train.train_step(detector, refiner, optimizer, [batch], settings)["loss"] for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -128,11 +130,114 @@ def test_one_step_equals_the_authors(shared: Path) -> None:
 
 
 def test_jitter_moves_by_at_most_its_amount() -> None:
-    torch.manual_seed(0)
-    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4]]).repeat(1000, 1)
-    change = (train.jittered(boxes, 0.15) - boxes).abs() / torch.tensor([0.2, 0.4, 0.2, 0.4])
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.2]])
+    noise = 2 * torch.rand(500, 2, 4, generator=torch.Generator().manual_seed(0)) - 1
+    sides = boxes[:, [2, 3, 2, 3]]
+    change = (train.jittered(boxes, noise) - boxes).abs() / sides  # [500, 2, 4]
     assert 0.14 < change.max() <= 0.1501
-    assert (change.mean(0) > 0.05).all()
+    assert (change.mean((0, 1)) > 0.05).all()
+
+
+def test_jitter_depends_on_the_image_alone(detector: Detector, training: CocoData) -> None:
+    batch = first_batch(detector, training)
+    output = detector(batch.images, batch.sizes)
+    whole = train.match(detector.scores(output.logits), output.boxes, batch.targets, "sigmoid")
+    noise = train.jitter_noise(batch, whole, 2, "0 1")
+    assert noise.shape == (2, len(whole.image), 4)
+    assert noise.min() >= -1
+    assert noise.max() <= 1
+    second = replace(batch, targets=batch.targets[1:2], image_ids=batch.image_ids[1:2])
+    part = replace(whole, image=whole.image[whole.image == 1] - 1, boxes=whole.boxes[whole.image == 1])
+    assert torch.equal(train.jitter_noise(second, part, 2, "0 1"), noise[:, whole.image == 1])
+    assert not torch.equal(train.jitter_noise(batch, whole, 2, "0 2"), noise)
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(
+    detector: Detector, training: CocoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = first_batch(detector, training)
+    parts = [
+        replace(
+            batch,
+            images=batch.images[piece],
+            sizes=batch.sizes[piece],
+            targets=batch.targets[piece],
+            image_ids=batch.image_ids[piece],
+        )
+        for piece in (slice(0, 2), slice(2, 3))
+    ]
+    settings = replace(QUICK, jitter=1)
+    gradients: list[dict[str, Any]] = []
+    losses = []
+    for batches in ([batch], parts):
+        torch.manual_seed(0)
+        refiner = Refiner(detector.channels, detector.strides)
+        monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_: None)
+        losses.append(train.train_step(detector, refiner, train.build_optimizer(refiner, settings), batches, settings))
+        gradients.append({name: parameter.grad for name, parameter in refiner.named_parameters()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    for name, gradient in gradients[0].items():
+        assert (gradients[1][name] - gradient).norm() <= 1e-3 * gradient.norm(), name
+
+
+def test_a_training_cuts_its_batches(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    real = train.train_step
+
+    def noted(*args: Any) -> dict[str, float]:
+        seen.append([image_id for batch in args[3] for image_id in batch.image_ids])
+        assert all(len(batch.image_ids) <= 2 for batch in args[3])
+        return real(*args)
+
+    monkeypatch.setattr(train, "train_step", noted)
+    settings = replace(QUICK, epochs=1, batch_size=4, accumulate=2)
+    train.train(detector, training, validation, tmp_path, settings)
+    assert [len(ids) for ids in seen] == [4, 2]
+    assert sorted(image_id for ids in seen for image_id in ids) == sorted(entry["id"] for entry in training.images)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_stopped_run_continues_bit_for_bit(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    """Stopped between any two steps, in the middle of an epoch or at its end."""
+    settings = replace(QUICK, epochs=2, batch_size=3, jitter=1)  # two steps an epoch
+    train.train(detector, training, validation, tmp_path / "whole", settings)
+    real = train.train_step
+    calls = 0
+
+    def counted(*args: Any) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        losses = real(*args)
+        if calls == after:
+            signal.raise_signal(signal.SIGTERM)
+        return losses
+
+    monkeypatch.setattr(train, "train_step", counted)
+    expected = (
+        rf"^stopped after step {(after - 1) % 2 + 1} of epoch {(after - 1) // 2 + 1}, everything is saved in .*--resume"
+    )
+    with pytest.raises(Interrupted, match=expected) as caught:
+        train.train(detector, training, validation, tmp_path / "parts", settings)
+    assert caught.value.exit_code == 143
+    train.train(detector, training, validation, tmp_path / "parts", settings, continued=True)
+    for file in ("last/state.safetensors", "best.safetensors"):
+        whole, parts = (checkpoint.read(tmp_path / run / file)[0] for run in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    records = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "parts")
+    ]
+    assert [{**line, "seconds": 0} for line in records[0]] == [{**line, "seconds": 0} for line in records[1]]
 
 
 def test_without_jitter_only_matched_boxes_count(detector: Detector, training: CocoData) -> None:
@@ -176,7 +281,7 @@ def test_loss_that_is_not_finite_stops_with_the_image_ids(detector: Detector, tr
         refiner.bboxes_refiner.bboxes_deltas.bias.fill_(float("nan"))
     weights = {name: tensor.clone() for name, tensor in refiner.state_dict().items()}
     with pytest.raises(FloatingPointError, match=r"images 1, 2, 3: the loss is nan"):
-        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), batch, QUICK)
+        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), [batch], QUICK)
     for name, tensor in refiner.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], equal_nan=True, atol=0, rtol=0)
 
@@ -191,7 +296,7 @@ def test_detector_output_that_is_not_finite_stops_with_the_image_ids(
     )
     refiner = Refiner(detector.channels, detector.strides)
     with pytest.raises(FloatingPointError, match=r"images 1, 2, 3: the detector's scores or boxes are not finite"):
-        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), batch, QUICK)
+        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), [batch], QUICK)
 
 
 def test_batch_without_objects_gives_zero_gradients(detector: Detector, training: CocoData) -> None:

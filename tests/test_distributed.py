@@ -1,0 +1,136 @@
+"""Two processes give what one gives."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from refinebox import checkpoint, distributed
+from refinebox.detector import Detector
+from refinebox.zoo import describe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def detector_file(detector: Detector, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    checkpoint.write(path, detector.tensors(), {"kind": "detector", "detector": describe(detector)})
+    return path
+
+
+def command(processes: int, *arguments: str | Path) -> list[str]:
+    launch = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    launch += (
+        [] if processes == 1 else ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    )
+    return [sys.executable, *launch, "-m", "refinebox", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(processes: int, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command(processes, *arguments), env=environment(), capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def done(processes: int, *arguments: str | Path) -> str:
+    completed = run(processes, *arguments)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+def test_alone_there_is_nothing_to_share() -> None:
+    assert (distributed.rank(), distributed.processes()) == (0, 1)
+    assert distributed.gathered([1, 2]) == [1, 2]
+    assert torch.equal(distributed.total(torch.tensor([3.0])), torch.tensor([3.0]))
+
+
+def test_processes_that_do_not_meet_are_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+
+    def alone(*_: object, **__: object) -> None:
+        raise ValueError("MASTER_ADDR expected")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", alone)
+    expected = r"^the processes do not find each other \(MASTER_ADDR expected\); start them with torchrun$"
+    with pytest.raises(ConnectionError, match=expected):
+        distributed.start("cpu")
+
+
+def test_the_end_of_another_process_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: torch.Tensor) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", broken)
+    expected = r"^another process of this run has ended, see its own message; continue with --resume$"
+    with pytest.raises(ConnectionError, match=expected):
+        distributed.total(torch.zeros(1))
+
+
+def test_training_and_evaluation_in_two_processes_equal_those_in_one(
+    detector_file: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    """Six images in batches of five: the second step has one image, which leaves the second process without any."""
+    common = ["--data", shapes_folder, "--epochs", "2", "--batch-size", "5", "--jitter", "1"]
+    common += ["--learning-rate", "1e-3", "--augmentation", "flip"]  # without padding, which depends on the share
+    printed = {}
+    for processes in (1, 2):
+        printed[processes] = done(
+            processes, "train", "--detector", detector_file, *common, "--output", tmp_path / f"run{processes}"
+        )
+    assert printed[2].count("epoch 1/2: loss") == printed[1].count("epoch 1/2: loss") == 1
+    states = [checkpoint.read(tmp_path / f"run{processes}/last/state.safetensors")[0] for processes in (1, 2)]
+    for name, tensor in states[0].items():
+        if name.startswith("model."):
+            assert (states[1][name] - tensor).norm() <= 1e-2 * tensor.norm() + 1e-3, name
+    lines = [
+        [json.loads(line) for line in (tmp_path / f"run{processes}/metrics.jsonl").read_text().splitlines()]
+        for processes in (1, 2)
+    ]
+    for one, two in zip(*lines, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-3)
+        assert one["before"] == pytest.approx(two["before"], abs=1e-6)
+
+    better = tmp_path / "better.safetensors"
+    refiner = tmp_path / "run1/best.safetensors"
+    done(1, "apply", "--detector", detector_file, "--refiner", refiner, "--output", better, "--force")
+    for processes in (1, 2):
+        results = tmp_path / f"results{processes}"
+        done(processes, "eval", better, "--data", shapes_folder, "--batch-size", "3", "--output", results)
+        done(processes, "predict", better, shapes_folder / "val", "--output", tmp_path / f"predicted{processes}")
+    for name in ("before.json", "after.json"):
+        assert (tmp_path / "results1" / name).read_text() == (tmp_path / "results2" / name).read_text()
+    assert (tmp_path / "predicted1/results.json").read_text() == (tmp_path / "predicted2/results.json").read_text()
+    assert len(list((tmp_path / "predicted2/pictures").iterdir())) == 4
+
+
+def test_a_process_that_dies_ends_all_with_a_line(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--detector", detector_file, "--data", shapes_folder, "--epochs", "1000", "--output", tmp_path / "run"]
+    started = subprocess.Popen(
+        command(2, "train", *arguments, "--batch-size", "3"),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run/last/state.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(started.pid)], capture_output=True, text=True, check=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode != 0
+    # whichever notices first: the other process, in a line of ours, or torchrun
+    said = "another process of this run has ended, see its own message; continue with --resume"
+    assert said in errors or "SIGKILL" in errors
