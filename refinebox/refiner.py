@@ -110,7 +110,8 @@ class FeaturePyramid(nn.Module):
             if above is not None:
                 merged = merged + F.interpolate(above, size=merged.shape[-2:], mode="nearest")
             above = merged
-            pyramid.insert(0, self.get_submodule(f"fpn_output{level}")(merged))
+            # laid out once as RoIAlign reads it, which would otherwise do so at every step
+            pyramid.insert(0, self.get_submodule(f"fpn_output{level}")(merged).contiguous())
         return pyramid
 
 

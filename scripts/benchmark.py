@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Annotated
 
 import benchmark_detectors
+import benchmark_evaluation
+import benchmark_training
 import torch
 import typer
 
-PARTS = {"detectors": benchmark_detectors.measure}
+PARTS = {
+    "training": benchmark_training.measure,
+    "detectors": benchmark_detectors.measure,
+    "evaluation": benchmark_evaluation.measure,
+}
 
 
 def main(

@@ -1,13 +1,12 @@
 """The frozen detectors beside transformers' implementations of the same models with the same weights."""
 
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
 import transformers
+from side_by_side import side_by_side
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -63,17 +62,6 @@ def runs(theirs: PreTrainedModel, ours: Detector, batch: int) -> list[Callable[[
     if difference > 1e-4:
         raise ValueError(f"the two differ by {difference:.2g} in the median box coordinate; the comparison is void")
     return [run_theirs, lambda: ours(images, sizes)]
-
-
-def side_by_side(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run in turn so that what else the machine does hits all alike."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats):
-        for function, found in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - start)
-    return [median(found) for found in times]
 
 
 if __name__ == "__main__":

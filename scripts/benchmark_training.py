@@ -1,0 +1,229 @@
+"""What refining costs beside the frozen detector: in prediction, in training, in loading images and in memory.
+
+python scripts/benchmark_training.py            # an untrained DAB-DETR-R50 on random images of 800 x 1216
+python scripts/benchmark_training.py --quick    # fewer repeats, batch 1
+"""
+
+import argparse
+import resource
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from reference_refinement import reference_losses
+from refinebox.adapters.backbone import ResNetSizes
+from refinebox.adapters.dab_detr import DabDetr, build
+from refinebox.adapters.sizes import Sizes
+from side_by_side import side_by_side
+from torch import Tensor
+
+from refinebox import shapes
+from refinebox.data import Batch, CocoData, CocoDataset, Target, cut, loaded
+from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.refiner import RefinedDetector, Refiner
+from refinebox.train import Settings, batch_losses, build_optimizer, train_step
+
+R50 = Sizes(
+    ResNetSizes(
+        bottleneck=True, stem=64, depths=(3, 4, 6, 3), inner=(64, 128, 256, 512), channels=(256, 512, 1024, 2048)
+    ),
+    width=256,
+    feedforward=2048,
+    encoder_layers=6,
+    decoder_layers=6,
+    queries=300,
+    columns=91,
+)
+SIZE = 800, 1216  # height, width of an image
+SMALL = 400, 608  # where 16 images' features are held at once
+PHOTOGRAPH = 480, 640  # of a JPEG file
+OBJECTS = 7  # of an image, as COCO has on average
+CROWD = [round(count) for count in np.linspace(1, 40, 16)]  # objects of each image where they differ most
+
+
+def measure(quick: bool = False) -> dict[str, float]:
+    """``latency_ratio``, ``train_step_ratio``, ``refine_step_speedup``, and what lies behind them.
+
+    Other keys say what they are and in which unit.
+    """
+    detector = untrained(R50)
+    repeats = 3 if quick else 7
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        parts: list[Callable[[], dict[str, float]]] = [
+            lambda: latency(detector, (1,) if quick else (1, 8), SIZE, repeats),
+            lambda: training(detector, 1 if quick else 2, SIZE, repeats),
+            lambda: refinement(detector, CROWD, SMALL, repeats),
+            lambda: loading(detector, Path(folder), 96 if quick else 384, PHOTOGRAPH, repeats),
+            lambda: memory(R50, (1, 2, 4), SIZE, steps=1 if quick else 3),
+        ]
+        for part in parts:
+            found = part()
+            for name, figure in found.items():
+                print(f"{name:60} {figure:9.3f}", flush=True)
+            figures |= found
+    return figures
+
+
+def latency(detector: Detector, sizes: Sequence[int], size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """The upgraded detector, which refines 100 boxes, over the frozen one, for each batch size of ``sizes``."""
+    upgraded = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    figures: dict[str, float] = {}
+    for count in sizes:
+        batch = random_batch([0] * count, size, 1)
+        seconds = side_by_side([partial(model, batch.images, batch.sizes) for model in (detector, upgraded)], repeats)
+        at = "" if count == 1 else f" at batch {count}"
+        figures |= {f"frozen detector{at}, s": seconds[0], f"upgraded detector{at}, s": seconds[1]}
+        figures[f"latency_ratio{at}"] = seconds[1] / seconds[0]
+    return figures
+
+
+def training(detector: Detector, count: int, size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """One step of training on ``count`` images of 7 objects, from images to new weights, over the frozen detector."""
+    batch = random_batch([OBJECTS] * count, size, len(detector.category_ids))
+    refiner = Refiner(detector.channels, detector.strides)
+    optimizer = build_optimizer(refiner, Settings())
+    frozen, step = side_by_side(
+        [
+            lambda: detector(batch.images, batch.sizes),
+            lambda: train_step(detector, refiner, optimizer, [batch], Settings()),
+        ],
+        repeats,
+    )
+    return {
+        f"frozen detector, {count} training images, s": frozen,
+        f"training step, {count} training images, s": step,
+        "train_step_ratio": step / frozen,
+    }
+
+
+def refinement(detector: Detector, objects: Sequence[int], size: tuple[int, int], repeats: int) -> dict[str, float]:
+    """The published training's way to losses and gradients over ours, the detector's output being there already.
+
+    Raises:
+        ValueError: the two do not find the same losses.
+    """
+    batch = random_batch(objects, size, len(detector.category_ids))
+    output = detector(batch.images, batch.sizes)
+    recorded, batch = Recorded(detector, output), replace(batch, images=batch.images[:, :, :1, :1])
+    refiner = Refiner(detector.channels, detector.strides)
+    ways: list[Callable[[], dict[str, Tensor]]] = [
+        lambda: batch_losses(recorded, refiner, batch),
+        lambda: reference_losses(refiner, output, batch),
+        lambda: reference_losses(refiner, output, batch, pyramid_at_every_move=True),
+    ]
+    ours, *theirs = [torch.stack(list(way().values())).sum().item() for way in ways]
+    if any(abs(loss - ours) > 1e-4 * ours for loss in theirs):
+        raise ValueError(f"our loss is {ours}, the reference's {theirs}; expected the same, the comparison is void")
+    seconds = side_by_side([partial(gradients, refiner, way) for way in ways], repeats)
+    return {
+        "our refinement step, s": seconds[0],
+        "reference refinement step, s": seconds[1],
+        "reference with a pyramid at every move, s": seconds[2],
+        "refine_step_speedup": seconds[1] / seconds[0],
+        "refine_step_speedup with a pyramid at every move": seconds[2] / seconds[0],
+    }
+
+
+def loading(
+    detector: Detector, folder: Path, count: int, size: tuple[int, int], repeats: int, batch_size: int = 2
+) -> dict[str, float]:
+    """Images decoded, resized and batched in a second, without and with two workers, and detected in a second."""
+    profile = detector.profile
+    dataset = CocoDataset(
+        photographs(folder, count, size), {}, short_side=profile.short_side, long_side=profile.long_side
+    )
+    batch = next(iter(loaded(dataset, [range(batch_size)])))
+    loads = [partial(load, dataset, batch_size, workers) for workers in (0, 2)]
+    seconds = side_by_side([*loads, lambda: detector(batch.images, batch.sizes)], repeats)
+    return {
+        "images loaded a second, no workers": count / seconds[0],
+        "images loaded a second, 2 workers": count / seconds[1],
+        "images a second of the frozen detector": batch_size / seconds[2],
+    }
+
+
+def load(dataset: CocoDataset, batch_size: int, workers: int) -> None:
+    """Goes through all batches and keeps none."""
+    for _ in loaded(dataset, cut(range(len(dataset)), batch_size), workers):
+        pass
+
+
+def memory(sizes: Sizes, counts: Sequence[int], size: tuple[int, int], steps: int) -> dict[str, float]:
+    """GiB that training takes at its peak, for each batch size of ``counts``, each in a process of its own.
+
+    The processes come from a small server, because a process that this one started itself would inherit its peak.
+    """
+    with get_context("forkserver").Pool(1, maxtasksperchild=1) as pool:
+        peaks = pool.map(partial(peak_memory, sizes, size, steps), counts, chunksize=1)
+    return {f"peak GiB of training at batch {count}": peak for count, peak in zip(counts, peaks, strict=True)}
+
+
+def peak_memory(sizes: Sizes, size: tuple[int, int], steps: int, count: int) -> float:
+    """GiB that this process held at most after ``steps`` of training on ``count`` images."""
+    detector = untrained(sizes)
+    refiner = Refiner(detector.channels, detector.strides)
+    optimizer = build_optimizer(refiner, Settings())
+    batch = random_batch([OBJECTS] * count, size, len(detector.category_ids))
+    for _ in range(steps):
+        train_step(detector, refiner, optimizer, [batch], Settings())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+
+
+class Recorded(Detector):
+    """A detector that answers everything with the output it was given."""
+
+    def __init__(self, detector: Detector, output: DetectorOutput) -> None:
+        super().__init__(detector.profile)
+        self.output = output
+
+    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
+        return self.output
+
+
+def gradients(refiner: Refiner, losses: Callable[[], dict[str, Tensor]]) -> None:
+    """Losses and their gradients, as every step computes them."""
+    refiner.zero_grad()
+    torch.stack(list(losses().values())).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def untrained(sizes: Sizes) -> Detector:
+    """A frozen DAB-DETR of random weights."""
+    torch.manual_seed(0)
+    return build(DabDetr(sizes).state_dict(), Profile(name="untrained", family="dab_detr"))
+
+
+def random_batch(objects: Sequence[int], size: tuple[int, int], columns: int) -> Batch:
+    """Random images of ``size`` (height, width) with as many objects each as ``objects`` says, small and large."""
+    generator = torch.Generator().manual_seed(0)
+    targets = []
+    for count in objects:
+        sides = 0.02 * 25 ** torch.rand(count, 2, generator=generator)  # 2 to 50 % of the image
+        centres = sides / 2 + (1 - sides) * torch.rand(count, 2, generator=generator)
+        targets.append(Target(torch.cat([centres, sides], 1), torch.randint(columns, (count,), generator=generator)))
+    sizes = torch.tensor([size] * len(objects))
+    images = torch.randn(len(objects), 3, *size, generator=generator)
+    return Batch(images, sizes, sizes, targets, list(range(len(objects))))
+
+
+def photographs(folder: Path, count: int, size: tuple[int, int]) -> CocoData:
+    """JPEG files of ``size`` (height, width) and a COCO image's 150 KB, without objects, written to ``folder``."""
+    random, height, width = np.random.default_rng(0), *size
+    entries = []
+    for index in range(count):
+        pixels = shapes.texture(random, height, width) + 13 * random.standard_normal((height, width, 3))
+        entries.append({"id": index + 1, "file_name": f"{index}.jpg", "height": height, "width": width})
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.jpg", quality=92)
+    return CocoData(entries, [], {}, folder, {})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats, batch 1")
+    measure(parser.parse_args().quick)

@@ -1,0 +1,37 @@
+"""Contenders take turns."""
+
+import importlib.util
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "side_by_side.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("side_by_side", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_contenders_run_in_turn_and_the_first_round_is_left_out(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    seconds = iter([100.0, 100.0, 1.0, 5.0, 2.0, 7.0, 9.0, 6.0])  # of each call
+    now = 0.0
+
+    def run(name: str) -> None:
+        nonlocal now
+        calls.append(name)
+        now += next(seconds)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    assert script.side_by_side([lambda: run("a"), lambda: run("b")], repeats=3) == [2.0, 6.0]
+    assert "".join(calls) == "abababab"
