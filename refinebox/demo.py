@@ -13,6 +13,7 @@ from refinebox.apply import apply, load
 from refinebox.detector import Detector
 from refinebox.evaluate import Link, Metrics
 from refinebox.images import read_image
+from refinebox.interruption import Interrupted
 from refinebox.predict import detect_image, predict, save_picture
 from refinebox.report import detection_layers, montage, picture, print_table
 from refinebox.train import Settings, train
@@ -41,6 +42,7 @@ def run(
 
     Raises:
         FileExistsError: ``output`` is a file, or a folder that is not empty; nothing in it is touched.
+        Interrupted: SIGTERM or SIGINT came during the training.
     """
     start = time.monotonic()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -60,7 +62,10 @@ def run(
         baseline="as is",
     )
 
-    report = train(detector, training, validation, output / "run", replace(settings, seed=seed))
+    try:
+        report = train(detector, training, validation, output / "run", replace(settings, seed=seed))
+    except Interrupted as error:
+        raise Interrupted(f"stopped; the demo starts anew, so remove {output} or name another", error.signal) from error
     print(report.verdict())
     upgraded = output / "better.safetensors"
     apply(detector, weights_path(DETECTOR), report.best, upgraded, force=True)  # a loss is shown too, not hidden

@@ -9,11 +9,13 @@ class Interrupted(Exception):
     """The training was asked to stop and has saved everything; the message says how to go on.
 
     Attributes:
+        signal: its number.
         exit_code: what shells say of a program that the signal ended.
     """
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
+        self.signal = number
         self.exit_code = 128 + number
 
 

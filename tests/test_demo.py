@@ -1,6 +1,7 @@
 """The demo in a shortened form: every command's code runs, and the summary says what it must."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from refinebox import demo
 from refinebox.apply import load
+from refinebox.interruption import Interrupted
 from refinebox.refiner import RefinedDetector
 
 FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl"}
@@ -31,6 +33,16 @@ def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     with Image.open(output / "before_after.png") as picture:
         assert min(picture.size) > 400
     assert "perfect box" in capsys.readouterr().out
+
+
+def test_a_stopped_demo_says_that_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted("stopped after step 3", signal.SIGTERM)
+
+    monkeypatch.setattr(demo, "train", stopped)
+    with pytest.raises(Interrupted, match=r"^stopped; the demo starts anew, so remove .* or name another$") as caught:
+        demo.run(tmp_path / "demo", images={"train": 2, "val": 2})
+    assert caught.value.exit_code == 143
 
 
 def test_bundled_detector_is_loose_but_sound(tmp_path: Path) -> None:
