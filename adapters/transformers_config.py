@@ -15,14 +15,21 @@ def read(config: Mapping[str, Any], profile: Profile) -> Profile:
         profile: what the table of names says; the configuration goes first.
 
     Raises:
-        ValueError: the model is of a kind that the adapters do not build.
+        ValueError: the model is of a kind that the adapters do not build, or the configuration is malformed.
     """
     kind = config.get("position_embedding_type", "sine")
     if kind != "sine":
         raise ValueError(f"{profile.name} has {kind} position embeddings, expected sine; this kind is not supported")
+    try:
+        return _read(config, profile)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"the config.json of {profile.name} is malformed ({error}); download it again") from error
+
+
+def _read(config: Mapping[str, Any], profile: Profile) -> Profile:
     settings = dict(profile.settings)
     if "encoder_attention_heads" in config:
-        settings["heads"] = config["encoder_attention_heads"]
+        settings["heads"] = int(config["encoder_attention_heads"])
     if "temperature_height" in config:
         settings["temperature"] = float(config["temperature_height"])
     backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}

@@ -141,12 +141,20 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _shards_in(index: Path) -> list[Path]:
-    return [index.with_name(name) for name in sorted(set(_read_json(index).get("weight_map", {}).values()))]
+    return [index.with_name(name) for name in sorted(set(_weight_map(index).values()))]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The shard of every tensor."""
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or any(Path(str(name)).name != name for name in names.values()):
+        raise ValueError(f"{index} is no index of shards; expected the file name of every tensor under 'weight_map'")
+    return names
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     tensors = {key: tensor for shard in _shards_in(index) for key, tensor in read(shard)[0].items()}
-    missing = [name for name in _read_json(index).get("weight_map", {}) if name not in tensors]
+    missing = [name for name in _weight_map(index) if name not in tensors]
     if missing:
         raise ValueError(f"{index} lists {missing[0]}, which no shard holds; copy or download the shards again")
     return tensors

@@ -48,7 +48,8 @@ def fetch(file: File) -> Path:
     part = file.path.with_name(f"{file.path.name}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _transfer(file.url, part)
+        if not (file.sha256 and part.is_file() and sha256_of(part).startswith(file.sha256)):  # not whole yet
+            _transfer(file.url, part)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ConnectionError(
@@ -61,13 +62,18 @@ def fetch(file: File) -> Path:
 
 def check(path: Path, sha256: str, url: str) -> None:
     """Removes ``path`` and raises ValueError unless its hash begins with ``sha256``."""
-    with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
+    found = sha256_of(path)
     if not found.startswith(sha256):
         path.unlink()
         raise ValueError(
             f"{url} has the wrong content: its SHA-256 is {found}, expected {sha256}; try again or ask its publisher"
         )
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _transfer(url: str, part: Path) -> None:

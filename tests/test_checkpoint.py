@@ -279,6 +279,15 @@ def test_a_tensor_that_no_shard_holds_is_named(tensors: dict[str, Tensor], tmp_p
         checkpoint.read(index)
 
 
+@pytest.mark.parametrize("names", [None, {}, [1], {"a": 3}, {"a": "../other.safetensors"}])
+def test_an_index_that_names_no_files_is_refused(names: Any, tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    expected = rf"^{index} is no index of shards; expected the file name of every tensor under 'weight_map'$"
+    with pytest.raises(ValueError, match=expected):
+        checkpoint.read(index)
+
+
 @pytest.mark.parametrize("text", ["", "{oops", "[1, 2]"])
 def test_a_damaged_index_is_named(text: str, tmp_path: Path) -> None:
     index = tmp_path / "model.safetensors.index.json"

@@ -61,3 +61,19 @@ def test_learned_positions_are_refused() -> None:
     with pytest.raises(ValueError, match=expected):
         read({"position_embedding_type": "learned"}, PROFILE)
     assert read({"position_embedding_type": "sine"}, PROFILE) == read({}, PROFILE)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"id2label": ["a"]},
+        {"id2label": {"x": "y"}},
+        {"encoder_attention_heads": "x"},
+        {"temperature_height": "x"},
+        {"size": "x"},
+    ],
+)
+def test_a_malformed_configuration_is_one_line(config: dict[str, Any]) -> None:
+    expected = r"^the config\.json of mine is malformed \(.*\); download it again$"
+    with pytest.raises(ValueError, match=expected):
+        read(config, PROFILE)
