@@ -17,6 +17,8 @@ from refinebox.detector import Layout
 Table = tuple[tuple[str, str], ...]
 
 BODY = "backbone.0.body."
+ALIAS = "transformer.decoder.bbox_embed."  # the box head once more, from where the decoder uses it
+WEIGHTLESS = ("num_batches_tracked", "relative_position_index", "criterion.empty_weight")
 ENCODER_LAYER, DECODER_LAYER = "transformer.encoder.layers.#.", "transformer.decoder.layers.#."
 
 
@@ -194,10 +196,6 @@ def to_authors(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Layout]:
         renamed.setdefault(alias.removeprefix("transformer.decoder."), tensor)
     weights = {key: tensor for key, tensor in renamed.items() if not key.endswith(WEIGHTLESS)}
     return complete_norms(fused(weights)), layout
-
-
-ALIAS = "transformer.decoder.bbox_embed."  # the box head once more, from where the decoder uses it
-WEIGHTLESS = ("num_batches_tracked", "relative_position_index", "criterion.empty_weight")
 
 
 def plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from refinebox.download import sha256_of
+
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]  # numpy's own constructor, whose module moved in version 2
 # what training checkpoints of the DETR family hold beside tensors; none of it can carry code
 HARMLESS: list[Any] = [
@@ -110,8 +112,7 @@ def file_sha256(path: Path) -> str:
     path = _weights_in(path) if path.is_dir() else path
     if path.name.endswith(".index.json"):
         return hashlib.sha256("".join(map(file_sha256, _shards_in(path))).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:

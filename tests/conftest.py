@@ -81,6 +81,12 @@ TINY = Sizes(
 )
 
 
+@pytest.fixture(scope="session")
+def tiny() -> Sizes:
+    """Of a network that is built in no time."""
+    return TINY
+
+
 @pytest.fixture
 def make_detector() -> Callable[..., Detector]:
     """Builds a tiny untrained DAB-DETR for the generated shapes; the same seed gives the same weights."""

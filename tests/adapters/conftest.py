@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from refinebox.adapters.backbone import ResNetSizes
-from refinebox.adapters.sizes import Sizes
 from torch import Tensor
 
 
@@ -45,17 +43,3 @@ def recording(shared: Path) -> Callable[[str], Recording]:
         return Recording(f"{family.replace('_', '-')}-r50", content, state)
 
     return load
-
-
-@pytest.fixture
-def tiny() -> Sizes:
-    """Of a network that is built in no time."""
-    return Sizes(
-        ResNetSizes(bottleneck=True, stem=8, depths=(1, 1, 1, 1), inner=(4, 4, 8, 8), channels=(16, 16, 24, 32)),
-        width=32,
-        feedforward=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        queries=12,
-        columns=6,
-    )

@@ -1,46 +1,22 @@
 """The parts of the training benchmark, on a tiny detector; what they measure is not judged here."""
 
-import sys
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from refinebox.adapters.backbone import ResNetSizes
 from refinebox.adapters.layouts import to_authors
 from refinebox.adapters.sizes import Sizes
 from torch import Tensor
 
 from refinebox.detector import Detector
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-MODULES = "benchmark_training", "reference_refinement", "side_by_side"
 SIZE = 64, 96
-TINY = Sizes(
-    ResNetSizes(bottleneck=True, stem=8, depths=(1, 1, 1, 1), inner=(4, 4, 8, 8), channels=(16, 16, 24, 32)),
-    width=32,
-    feedforward=32,
-    encoder_layers=1,
-    decoder_layers=2,
-    queries=12,
-    columns=6,
-)
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)  # the processes that measure memory import the script by its name, too
-        yield import_module("benchmark_training")
-        for name in MODULES:
-            sys.modules.pop(name)
-
-
-@pytest.fixture(scope="module")
-def tiny(script: ModuleType) -> Detector:
-    detector: Detector = script.untrained(TINY)
+def small(script: ModuleType, tiny: Sizes) -> Detector:
+    detector: Detector = script.untrained(tiny)
     detector.resize(64, 128)
     return detector
 
@@ -50,25 +26,25 @@ def positive(figures: dict[str, float]) -> set[str]:
     return set(figures)
 
 
-def test_latency(script: ModuleType, tiny: Detector) -> None:
-    figures = script.latency(tiny, (1, 2), SIZE, repeats=2)
+def test_latency(script: ModuleType, small: Detector) -> None:
+    figures = script.latency(small, (1, 2), SIZE, repeats=2)
     assert positive(figures) >= {"latency_ratio", "latency_ratio at batch 2"}
     assert figures["latency_ratio"] == pytest.approx(figures["upgraded detector, s"] / figures["frozen detector, s"])
 
 
-def test_training(script: ModuleType, tiny: Detector) -> None:
-    figures = script.training(tiny, 2, SIZE, repeats=2)
+def test_training(script: ModuleType, small: Detector) -> None:
+    figures = script.training(small, 2, SIZE, repeats=2)
     assert "train_step_ratio" in positive(figures)
     assert figures["train_step_ratio"] > 1  # a step contains the frozen forward pass
 
 
-def test_refinement(script: ModuleType, tiny: Detector) -> None:
-    figures = script.refinement(tiny, (1, 5), SIZE, repeats=1)
+def test_refinement(script: ModuleType, small: Detector) -> None:
+    figures = script.refinement(small, (1, 5), SIZE, repeats=1)
     assert positive(figures) >= {"refine_step_speedup", "refine_step_speedup with a pyramid at every move"}
 
 
 def test_a_reference_with_other_losses_is_no_comparison(
-    script: ModuleType, tiny: Detector, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, small: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = script.reference_losses
 
@@ -77,18 +53,18 @@ def test_a_reference_with_other_losses_is_no_comparison(
 
     monkeypatch.setattr(script, "reference_losses", wrong)
     with pytest.raises(ValueError, match="the comparison is void"):
-        script.refinement(tiny, (1, 5), SIZE, repeats=1)
+        script.refinement(small, (1, 5), SIZE, repeats=1)
 
 
-def test_loading(script: ModuleType, tiny: Detector, tmp_path: Path) -> None:
-    figures = script.loading(tiny, tmp_path, 4, (48, 64), repeats=1)
+def test_loading(script: ModuleType, small: Detector, tmp_path: Path) -> None:
+    figures = script.loading(small, tmp_path, 4, (48, 64), repeats=1)
     assert len(positive(figures)) == 3
     assert len(list(tmp_path.glob("*.jpg"))) == 4
 
 
-def test_memory_is_that_of_each_training_alone(script: ModuleType) -> None:
+def test_memory_is_that_of_each_training_alone(script: ModuleType, tiny: Sizes) -> None:
     ballast = torch.ones(1_000_000_000, dtype=torch.uint8)  # of this process, which no figure must contain
-    figures = script.memory(TINY, (8, 1), (160, 192), steps=1)
+    figures = script.memory(tiny, (8, 1), (160, 192), steps=1)
     assert positive(figures) == {"peak GiB of training at batch 8", "peak GiB of training at batch 1"}
     own = script.resource.getrusage(script.resource.RUSAGE_SELF).ru_maxrss / 2**20
     assert max(figures.values()) < own - ballast.nbytes / 2**30 / 2

@@ -1,10 +1,6 @@
 """The published way to the losses of a training step, and ours, find the same."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,16 +12,6 @@ from refinebox import train
 from refinebox.data import Batch, CocoData, CocoDataset, Target, collate
 from refinebox.detector import Detector
 from refinebox.refiner import Refiner
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(SCRIPTS)
-        yield import_module("reference_refinement")
-        sys.modules.pop("reference_refinement")
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
 """The script that makes detectors to freeze."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
-import pytest
 import torch
 import typer
 from torch import nn
@@ -14,21 +11,8 @@ from typer.testing import CliRunner
 
 from refinebox import checkpoint
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import CocoData, CocoDataset, Target, collate
+from refinebox.data import CocoData, CocoDataset, collate
 from refinebox.zoo import load_detector
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_detector.py"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_detector", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_detector"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(script: ModuleType, *arguments: str | Path) -> str:
@@ -111,22 +95,6 @@ def test_overfits_one_batch(script: ModuleType, training: CocoData) -> None:
         optimizer.step()
         losses.append(total.item())
     assert losses[-1] < 0.7 * losses[0]
-
-
-def test_noisy_queries_see_their_own_group_and_are_not_seen(script: ModuleType) -> None:
-    mask = script.query_mask(6, 2, torch.device("cpu"))
-    assert mask[6:, 6:].all()
-    assert not mask[6:, :6].any()
-    assert mask[:, 6:].all()
-    assert mask[0, :6].tolist() == [True, True, False, False, False, False]
-
-
-def test_cells_learn_the_smallest_object_over_them(script: ModuleType) -> None:
-    large, small = [0.5, 0.5, 1.0, 1.0], [0.25, 0.25, 0.4, 0.4]
-    target = Target(torch.tensor([large, small]), torch.tensor([4, 2]))
-    centres = torch.tensor([[[0.25, 0.25], [0.75, 0.75], [1.2, 0.5]]])
-    (image, cell), wanted = script.smallest_objects(centres, [target])
-    assert (image.tolist(), cell.tolist(), wanted.columns.tolist()) == ([0, 0], [0, 1], [2, 4])
 
 
 def test_anchors_start_as_a_grid(script: ModuleType) -> None:
