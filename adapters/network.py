@@ -100,6 +100,10 @@ class FrozenNetwork(Detector):
         output: DetectorOutput = self.network(images, sizes)
         return output
 
+    def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        features: tuple[Tensor, ...] = self.network.backbone[0](images)
+        return features
+
 
 def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile) -> Detector:
     """The frozen detector of a family for a state dict in the authors' layout.

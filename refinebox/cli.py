@@ -3,17 +3,28 @@
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 import refinebox
 from refinebox.interruption import Interrupted
-
-if TYPE_CHECKING:
-    from refinebox.data import CocoData
-    from refinebox.detector import Detector
+from refinebox.options import (
+    Annotations,
+    BatchSize,
+    Categories,
+    Data,
+    DetectorName,
+    Device,
+    Images,
+    Json,
+    LongSide,
+    Model,
+    ShortSide,
+    Weights,
+    Workers,
+)
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, Interrupted)
 
@@ -40,40 +51,6 @@ def one_line(error: Exception) -> str:
 
 
 app = typer.Typer(cls=OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-DetectorName = Annotated[
-    str,
-    typer.Option(
-        "--detector",
-        help="A name that `refinebox detectors` lists, a file that refinebox wrote, a folder that transformers wrote, "
-        "or package.module:function that returns a detector.",
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(help="The detector's checkpoint in any published layout, instead of downloading the published one."),
-]
-Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name as for --detector.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder in COCO's layout: annotations/instances_*.json beside the image folders."),
-]
-Annotations = Annotated[Path | None, typer.Option(help="COCO annotation file, instead of --data.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of its images.")]
-Categories = Annotated[
-    Literal["check", "id", "name", "order"],
-    typer.Option(help="Match the data's categories with the detector's by id and name, id, name, or order of the ids."),
-]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images in a batch.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 reads them in this one.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; by default the GPU where there is one.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")]
-ShortSide = Annotated[
-    int | None, typer.Option(min=1, help="Short side of the input in pixels, instead of the detector's own.")
-]
-LongSide = Annotated[
-    int | None, typer.Option(min=1, help="Limit of the long side in pixels, instead of the detector's own.")
-]
 
 
 def _version(show: bool) -> None:
@@ -138,11 +115,12 @@ def oracle_analysis(
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
     from refinebox import analysis
+    from refinebox.inputs import check_output_file, load, read_split
     from refinebox.publish import publish
 
-    _check_output_file(json_file, csv_file, html_file)
-    model = _load(detector, weights, device, short_side, long_side) if detector else None
-    truth = _read("val", data, annotations, images, files=results is None)
+    check_output_file(json_file, csv_file, html_file)
+    model = load(detector, weights, device, short_side, long_side) if detector else None
+    truth = read_split("val", data, annotations, images, files=results is None)
     done = analysis.run(
         truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
     )
@@ -153,6 +131,7 @@ def oracle_analysis(
     epilog="Example: refinebox train --detector dab-detr-r50 --weights dab.pth --data coco/ --output runs/first"
 )
 def train(
+    ctx: typer.Context,
     detector: DetectorName,
     weights: Weights = None,
     data: Data = None,
@@ -164,51 +143,83 @@ def train(
     val_images: Annotated[Path | None, typer.Option(help="Folder of the validation images.")] = None,
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/refiner"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 12,
-    batch_size: BatchSize = 16,
-    learning_rate: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
-    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's; normalisation layers do not decay.")] = 1e-4,
+    recipe: Annotated[
+        Literal["default", "published"],
+        typer.Option(help="Settings to start from; the options below change single ones."),
+    ] = "default",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="AdamW's, at its highest.")] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(min=0, help="AdamW's; normalisation layers do not decay.")
+    ] = None,
     schedule: Annotated[
-        Literal["step", "cosine"],
+        Literal["step", "cosine"] | None,
         typer.Option(help="step: a tenth of the rate in the last twelfth; cosine: warm-up, then down to zero."),
-    ] = "step",
-    clip_norm: Annotated[float, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = 0.1,
-    jitter: Annotated[int, typer.Option(min=0, help="Moved copies of every object to learn from as well.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="How often the refiner moves each box.")] = 3,
-    accumulate: Annotated[int, typer.Option(min=1, help="Cut each batch into so many parts to save memory.")] = 1,
+    ] = None,
+    clip_norm: Annotated[float | None, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = None,
+    jitter: Annotated[
+        int | None, typer.Option(min=0, help="Moved copies of every object to learn from as well.")
+    ] = None,
+    average: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Decay of the weights' moving average; 0 for none.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How often the refiner moves each box.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Cut each batch into so many parts to save memory.")
+    ] = None,
     augmentation: Annotated[
-        Literal["multiscale", "flip", "none"], typer.Option(help="multiscale: DETR's flips, sizes and crops.")
-    ] = "multiscale",
+        Literal["multiscale", "flip", "none"] | None, typer.Option(help="multiscale: DETR's flips, sizes and crops.")
+    ] = None,
+    variants: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Augmentations of each image, used in turn; 0: ever new ones. With --cache 2, else 0."
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16"] | None, typer.Option(help="Of the frozen detector; by default bfloat16 on GPUs.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the initial weights, the order and the augmentation.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder to keep what the detector saw, so that later epochs need not run it.")
+    ] = None,
+    cache_size: Annotated[float, typer.Option(min=0, help="Gigabytes that this folder may take.")] = 100,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Two batches of everything, then exit.")] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     categories: Categories = "check",
-    seed: Annotated[int, typer.Option(help="Of the initial weights, the order and the augmentation.")] = 0,
     workers: Workers = 0,
     device: Device = "auto",
 ) -> None:
-    """Train a refiner; the detector stays as it is. The defaults are the published recipe."""
-    from refinebox import train as training
+    """Train a refiner; the detector stays as it is."""
+    from refinebox import settings
+    from refinebox.inputs import load, read_split
+    from refinebox.rehearsal import rehearse
+    from refinebox.train import train as run
 
-    model = _load(detector, weights, device, short_side, long_side)
-    settings = training.Settings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        jitter=jitter,
-        steps=steps,
-        accumulate=accumulate,
-        augmentation=augmentation,
-        seed=seed,
+    model = load(detector, weights, device, short_side, long_side)
+    chosen = settings.choose(recipe, ctx.params, cached=cache is not None, device=next(model.parameters()).device)
+    splits = read_split("train", data, annotations, images), read_split("val", data, val_annotations, val_images)
+    if dry_run:
+        typer.echo(rehearse(model, *splits, chosen, categories=categories, workers=workers, cached=cache is not None))
+        return
+    report = run(
+        model,
+        *splits,
+        output,
+        chosen,
+        categories=categories,
+        workers=workers,
+        continued=resume,
+        cache=cache,
+        cache_limit=cache_size * 1e9,
+        tensorboard=tensorboard,
     )
-    splits = _read("train", data, annotations, images), _read("val", data, val_annotations, val_images)
-    report = training.train(model, *splits, output, settings, categories=categories, workers=workers, continued=resume)
-    typer.echo(report.verdict())
     source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
     arguments = [*source, "--refiner", str(report.best), "--output", "better.safetensors"]
-    typer.echo(f"next: {shlex.join(['refinebox', 'apply', *arguments])}")
+    typer.echo(f"{report.verdict()}; next: {shlex.join(['refinebox', 'apply', *arguments])}")
 
 
 @app.command(epilog="Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors")
@@ -227,10 +238,11 @@ def apply(
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.apply import apply as upgrade
     from refinebox.apply import published_refiner
+    from refinebox.inputs import load
     from refinebox.zoo import is_custom, weights_path
 
     refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
-    model = _load(detector, weights, "cpu")
+    model = load(detector, weights, "cpu")
     detector_file = None if is_custom(detector) else weights_path(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, force=force)
     before, after = metadata["before"], metadata["after"]
@@ -263,12 +275,13 @@ def evaluate(
     """AP before and after refinement, side by side, and COCO results files."""
     from refinebox import checkpoint
     from refinebox.evaluate import Link, coco_ap, detect, to_results
+    from refinebox.inputs import check_output_file, check_output_folder, load, read_split
     from refinebox.report import print_table
 
-    _check_output_file(json_file)
-    _check_output_folder(output)
-    detector = _load(model, weights, device, short_side, long_side)
-    validation = _read("val", data, annotations, images)
+    check_output_file(json_file)
+    check_output_folder(output)
+    detector = load(model, weights, device, short_side, long_side)
+    validation = read_split("val", data, annotations, images)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}
@@ -291,56 +304,10 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
+    from refinebox.inputs import load
     from refinebox.predict import predict as run
 
-    predicted = run(_load(model, weights, device, short_side, long_side), inputs, output, threshold=threshold)
+    predicted = run(load(model, weights, device, short_side, long_side), inputs, output, threshold=threshold)
     for reason in predicted.skipped:
         typer.echo(f"skipped: {reason}", err=True)
     typer.echo(f"{len(predicted.pictures)} images: {predicted.results}, {output / 'pictures'}")
-
-
-def _load(
-    name: str, weights: Path | None, device: str, short_side: int | None = None, long_side: int | None = None
-) -> "Detector":
-    from refinebox import distributed
-    from refinebox.apply import open_model
-
-    place = distributed.start(device)
-    with distributed.first_alone():  # what one has downloaded the others find
-        detector = open_model(name, weights)
-    detector.resize(short_side, long_side)
-    try:
-        return detector.to(place)
-    except (RuntimeError, AssertionError) as error:  # torch raises the second for what it was not built with
-        raise distributed.no_device(device, error) from error
-
-
-def _read(
-    split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
-) -> "CocoData":
-    from refinebox.data import find, read
-
-    if annotations is not None and (images is not None or not files):
-        found = annotations, images or annotations.parent
-    elif root is not None and annotations is None and images is None:
-        found = find(root, split)
-    else:
-        raise ValueError(
-            f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
-        )
-    data = read(*found, images_needed=files)
-    typer.echo(f"{split}: {data.summary()}")
-    return data
-
-
-def _check_output_file(*paths: Path | None) -> None:
-    """Found out before the work, not after it."""
-    for path in filter(None, paths):
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; name a file to write")
-        _check_output_folder(path.parent)
-
-
-def _check_output_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file; name a folder")

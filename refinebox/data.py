@@ -51,6 +51,11 @@ class Batch:
     targets: list[Target]
     image_ids: list[int]
 
+    @property
+    def objects(self) -> int:
+        """Objects of all images."""
+        return sum(len(target.boxes) for target in self.targets)
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
         targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
@@ -253,7 +258,8 @@ Sample = tuple[Tensor, Target, tuple[int, int], int]
 class CocoDataset(Dataset[Sample]):
     """Images and objects of a data set, as a detector wants them.
 
-    Augmentation depends on (seed, epoch, image) alone, so that neither workers nor an interruption change it.
+    Augmentation depends on (seed, ``variant``, image) alone, so that neither workers nor an interruption change it.
+    ``flip`` turns an image around in every other variant.
 
     Args:
         data: the annotations.
@@ -278,7 +284,7 @@ class CocoDataset(Dataset[Sample]):
         keep_empty: bool = True,
     ) -> None:
         self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
-        self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        self.augmentation, self.seed, self.variant = augmentation, seed, 0
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
             if not annotation["iscrowd"]:
@@ -300,12 +306,12 @@ class CocoDataset(Dataset[Sample]):
         image = read_image(self.folder / entry["file_name"])
         original = image.height, image.width
         boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
-        choice = random.Random(f"{self.seed} {self.epoch} {entry['id']}")
+        choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
         if self.augmentation == "multiscale" and choice.random() < 0.5:
             image, boxes = random_crop(image, boxes, self.short_side, choice)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
         fractions = to_fractions(boxes[kept], torch.tensor([image.height, image.width]))
-        if self.augmentation != "none" and choice.random() < 0.5:
+        if self.flips(entry["id"], choice):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             fractions = torch.stack([1 - fractions[:, 0], *fractions.unbind(-1)[1:]], dim=-1)
         short_side = self.short_side
@@ -317,6 +323,16 @@ class CocoDataset(Dataset[Sample]):
             original,
             entry["id"],
         )
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """One padded batch."""
+        return collate([self[index] for index in indices])
+
+    def flips(self, image_id: int, choice: random.Random) -> bool:
+        """Whether an image is turned around, which ``choice`` decides where it is not every other time."""
+        if self.augmentation == "flip":
+            return (random.Random(f"{self.seed} {image_id}").random() < 0.5) == (self.variant % 2 == 0)
+        return self.augmentation == "multiscale" and choice.random() < 0.5
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -331,9 +347,13 @@ def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def loaded(dataset: CocoDataset, pieces: Sequence[Sequence[int]], workers: int = 0) -> "DataLoader[Any]":
-    """One batch for each piece of indices, in their order."""
-    return DataLoader(dataset, batch_sampler=pieces, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
+def loaded(dataset: Dataset[Any], pieces: Sequence[Sequence[int]], workers: int = 0) -> "DataLoader[Any]":
+    """One batch for each piece of indices, in their order, as ``dataset`` makes it."""
+    return DataLoader(dataset, batch_sampler=pieces, num_workers=workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:

@@ -16,7 +16,7 @@ from refinebox.detector import Detections, Detector, DetectorOutput
 from refinebox.garbage import collection_paused
 from refinebox.lvis import frequency_groups
 from refinebox.progress import track
-from refinebox.refiner import RefinedDetector
+from refinebox.refiner import RefinedDetector, Refiner
 
 METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR": 8}  # places in COCO's twelve numbers
 Metrics = dict[str, float | None]
@@ -265,8 +265,12 @@ def detect(
     batch_size: int = 1,
     workers: int = 0,
     description: str = "evaluate",
+    others: Mapping[str, Refiner] | None = None,
 ) -> dict[str, Rows]:
-    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``."""
+    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``.
+
+    ``others`` are further refiners of the same detector, which add their rows under their names.
+    """
     device = next(detector.parameters()).device
     found: list[dict[str, Rows]] = []
     for batch in evaluation_batches(
@@ -274,25 +278,32 @@ def detect(
     ):
         batch = batch.to(device)
         found.append({})
-        for name, output in stages(detector, batch).items():
+        for name, output in stages(detector, batch, others).items():
             detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
             found[-1][name] = to_rows(detections, batch.image_ids, link)
     return combined(found)
 
 
 def evaluate(
-    detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0
+    detector: Detector,
+    data: CocoData,
+    link: Link,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    others: Mapping[str, Refiner] | None = None,
 ) -> dict[str, Metrics]:
-    """AP and its kin ``before`` and, for a :class:`RefinedDetector`, ``after`` refinement, from one forward pass."""
-    rows = detect(detector, data, link, batch_size=batch_size, workers=workers)
+    """AP and its kin of all that :func:`detect` gives, from one forward pass."""
+    rows = detect(detector, data, link, batch_size=batch_size, workers=workers, others=others)
     return {name: coco_ap(data, found) for name, found in rows.items()}
 
 
-def stages(detector: Detector, batch: Batch) -> dict[str, DetectorOutput]:
-    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after``."""
+def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | None = None) -> dict[str, DetectorOutput]:
+    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add."""
     if isinstance(detector, RefinedDetector):
         before, after = detector.before_and_after(batch.images, batch.sizes)
-        return {"before": before, "after": after}
+        more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
+        return {"before": before, "after": after, **more}
     return {"before": detector(batch.images, batch.sizes)}
 
 

@@ -70,21 +70,22 @@ class Refiner(nn.Module):
     def pool(self, pyramid: Sequence[Tensor], pixels: Tensor, image: Tensor) -> Tensor:
         """``[M, 64, 7, 7]`` features inside boxes ``[M, 4]`` (xyxy, pixels, not clipped), each from its own level."""
         rois = torch.cat([image[:, None].to(pixels), pixels], dim=1)  # [M, 5]
-        levels = self.levels(pixels)
+        level_of = levels(pixels, self.strides)
         pooled = pixels.new_zeros(len(pixels), WIDTH, ROI_SIDE, ROI_SIDE)
         for level, (feature, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
             # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
-            rows = (levels == level).nonzero()[:, 0]
+            rows = (level_of == level).nonzero()[:, 0]
             pooled[rows] = roi_align(feature, rois[rows], ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)
         return pooled
 
-    def levels(self, pixels: Tensor) -> Tensor:
-        """``[M]`` pyramid level of each box: 224 pixels of side belong to stride 16 (FPN, equation 1)."""
-        sides = ((pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1])).sqrt()
-        # the epsilon stands inside the logarithm here, unlike in torchvision
-        level = (4 + torch.log2(sides / 224 + 1e-8)).floor()
-        finest = round(math.log2(self.strides[0]))
-        return level.clamp(finest, finest + len(self.strides) - 1).long() - finest
+
+def levels(pixels: Tensor, strides: Sequence[int]) -> Tensor:
+    """``[M]`` pyramid level of each box (xyxy, pixels): 224 pixels of side belong to stride 16 (FPN, equation 1)."""
+    sides = ((pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1])).sqrt()
+    # the epsilon stands inside the logarithm here, unlike in torchvision
+    level = (4 + torch.log2(sides / 224 + 1e-8)).floor()
+    finest = round(math.log2(strides[0]))
+    return level.clamp(finest, finest + len(strides) - 1).long() - finest
 
 
 class FeaturePyramid(nn.Module):
@@ -207,11 +208,12 @@ class RefinedDetector(Detector):
         before = self.detector(images, sizes)
         return before, self.refined(before, sizes)
 
-    def refined(self, output: DetectorOutput, sizes: Tensor) -> DetectorOutput:
-        """``output`` with the boxes of the best queries refined."""
+    @torch.no_grad()
+    def refined(self, output: DetectorOutput, sizes: Tensor, refiner: Refiner | None = None) -> DetectorOutput:
+        """``output`` with the boxes of the best queries refined, by its own refiner or another."""
         best = self.scores(output.logits).amax(-1)  # [B, Q]
         top = best.topk(min(self.top, best.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, N, 4]
-        refined = self.refiner(output.features, output.boxes.gather(1, top), sizes)[-1]
+        refined = (refiner or self.refiner)(output.features, output.boxes.gather(1, top), sizes)[-1]
         return DetectorOutput(output.features, output.boxes.scatter(1, top, refined), output.logits)
 
 

@@ -1,5 +1,6 @@
 """Everything that is needed to continue a training as if it had never stopped, in one safetensors file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ from torch import nn
 from refinebox import checkpoint
 
 
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """Writes the tensors of the model and the optimizer, and ``progress`` (plain JSON); whole or not at all."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+def save(
+    path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """Writes the tensors of the models and the optimizer, and ``progress`` (plain JSON); whole or not at all."""
+    tensors = {f"{key}.{name}": tensor for key, model in models.items() for name, tensor in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
     checkpoint.write(path, tensors, {"kind": "training state", "progress": progress})
 
 
-def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fills the model and the optimizer from a file that :func:`save` wrote, and returns its ``progress``.
+def load(path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fills the models and the optimizer from a file that :func:`save` wrote, and returns its ``progress``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -27,12 +30,12 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     tensors, metadata = checkpoint.read(path)
     if metadata.get("kind") != "training state":
         raise ValueError(f"{path} is no training state; expected the file that the interrupted run wrote")
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    for key, model in models.items():
+        model.load_state_dict(_under(key, tensors))
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".")
-            state.setdefault(int(index), {})[entry] = tensor
+    for name, tensor in _under("optimizer", tensors).items():
+        index, entry = name.split(".")
+        state.setdefault(int(index), {})[entry] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, entries in optimizer.state.items():
         # a fused optimizer walks through memory, so its state must be laid out like the parameter
@@ -41,3 +44,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
                 entries[name] = torch.empty_like(parameter).copy_(tensor)
     progress: dict[str, Any] = metadata["progress"]
     return progress
+
+
+def _under(key: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(f"{key}."): tensor for name, tensor in tensors.items() if name.startswith(f"{key}.")}

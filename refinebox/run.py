@@ -1,15 +1,134 @@
-"""The folder of a training: what it was started with, what every epoch gave, and the best refiner."""
+"""The folder of a training: what it was started with, what every epoch gave, the best refiner, and how to go on."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from refinebox import checkpoint
+from refinebox import checkpoint, curves, distributed, resume
 from refinebox.data import CocoData
 from refinebox.detector import Detector
 from refinebox.evaluate import Metrics
+from refinebox.learner import Learner
 from refinebox.refiner import Refiner
+from refinebox.settings import Settings
+from refinebox.tensorboard import Board
+
+METRICS, LOSSES = "metrics.jsonl", "losses.jsonl"  # a line for each epoch
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epoch, step: how many epochs are done, and steps of the one after.
+        losses: sums over those steps, by name.
+        totals: the total loss of each of them.
+        seconds: wall time, of all sittings together.
+        best: epoch, weights (``last`` or ``averaged``) and metrics of the best epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    totals: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """What was done last, in words."""
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Counts a step."""
+        self.step += 1
+        self.totals.append(losses["loss"])
+        self.losses = {name: self.losses.get(name, 0.0) + loss for name, loss in losses.items()}
+
+    def end_epoch(self, metrics: Mapping[str, Metrics]) -> tuple[dict[str, Any], list[float]]:
+        """Counts an epoch; its line in ``metrics.jsonl``, and the loss of each of its steps."""
+        means = {name: loss / self.step for name, loss in self.losses.items()}
+        totals, self.totals, self.losses = self.totals, [], {}
+        self.epoch, self.step = self.epoch + 1, 0
+        weights = better_weights(metrics)
+        if self.best is None or points(metrics[weights]) > points(self.best["after"]):
+            self.best = {
+                "epoch": self.epoch,
+                "weights": "averaged" if weights == "averaged" else "last",
+                "before": metrics["before"],
+                "after": metrics[weights],
+            }
+        return {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}, totals
+
+
+class Run:
+    """A run's folder, written by the first of several processes alone.
+
+    Args:
+        output: the folder.
+        detector, training, settings: what is trained on what, and how.
+        categories: id and name of every score column in the data, to be written with the refiner.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        detector: Detector,
+        training: CocoData,
+        settings: Settings,
+        categories: list[dict[str, Any]],
+    ) -> None:
+        self.output, self.detector, self.settings, self.categories = output, detector, settings, categories
+        self.configuration = configuration(detector, training, asdict(settings))
+        self.writes = distributed.rank() == 0
+        self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
+        self.board: Board | None = None
+
+    def open(self, learner: Learner, *, continued: bool, tensorboard: bool, steps: int) -> Progress:
+        """Starts or continues, and says where; an epoch has so many ``steps``.
+
+        Raises:
+            FileExistsError, NotADirectoryError, FileNotFoundError: the folder holds another run, is a file, or holds
+                none to continue.
+            ValueError: settings changed since the interruption.
+        """
+        if self.writes:
+            open_run(self.output, self.configuration, continued)
+        progress = Progress()
+        if continued and self.state.exists():
+            progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+        if self.writes:
+            forget_after(self.output, progress.epoch)
+        if self.writes and tensorboard:
+            self.board = Board(self.output / "tensorboard", progress.epoch * steps + progress.step)
+        return progress
+
+    def end_epoch(self, learner: Learner, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
+        """Prints and writes what an epoch gave, and its refiner if it is the best so far."""
+        steps = (progress.epoch + 1) * progress.step
+        line, losses = progress.end_epoch(metrics)
+        if not self.writes:
+            return
+        print(sentence(line, self.settings.epochs), flush=True)
+        for name, content in ((METRICS, line), (LOSSES, {"epoch": progress.epoch, "losses": losses})):
+            with (self.output / name).open("a") as file:
+                file.write(json.dumps(content) + "\n")
+        totals = [loss for epoch in read_lines(self.output / LOSSES) for loss in epoch["losses"]]
+        curves.write(self.output / "curves.svg", totals, read_lines(self.output / METRICS))
+        if self.board is not None:
+            self.board.epoch(line, steps)
+        if progress.best is not None and progress.best["epoch"] == progress.epoch:
+            kept = learner.averaged if progress.best["weights"] == "averaged" else learner.refiner
+            history = {**progress.best, "categories": self.categories}
+            write_refiner(self.best, kept, self.detector, asdict(self.settings), history)
+
+    def save(self, learner: Learner, progress: Progress) -> None:
+        """Writes all that is needed to go on from here."""
+        if self.writes:
+            resume.save(self.state, learner.models, learner.optimizer, asdict(progress))
 
 
 def configuration(detector: Detector, training: CocoData, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,20 +171,26 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         )
 
 
-def forget_after(metrics: Path, epoch: int) -> None:
+def forget_after(output: Path, epoch: int) -> None:
     """Drops the lines of epochs that will be trained again."""
-    if metrics.exists():
-        lines = [line for line in metrics.read_text().splitlines() if json.loads(line)["epoch"] <= epoch]
-        checkpoint.write_bytes(metrics, "".join(f"{line}\n" for line in lines).encode())
+    for path in (output / METRICS, output / LOSSES):
+        if path.exists():
+            lines = [json.dumps(line) for line in read_lines(path) if line["epoch"] <= epoch]
+            checkpoint.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def record(output: Path, line: Mapping[str, Any], epochs: int) -> None:
-    """Prints one epoch in one line, and adds it to ``metrics.jsonl``."""
-    before, after = points(line["before"]), points(line["after"])
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The content of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def sentence(line: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line for people."""
+    weights = better_weights(line)
+    before, after = points(line["before"]), points(line[weights])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
-    print(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}, {line['seconds']:.0f} s", flush=True)
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    note = " with averaged weights" if weights == "averaged" else ""
+    return f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
 
 
 def write_refiner(
@@ -84,6 +209,11 @@ def write_refiner(
         **best,
     }
     checkpoint.write(path, refiner.state_dict(), history)
+
+
+def better_weights(metrics: Mapping[str, Any]) -> str:
+    """``after`` or ``averaged``, whichever has the higher AP."""
+    return max((name for name in ("after", "averaged") if name in metrics), key=lambda name: points(metrics[name]))
 
 
 def points(metrics: Metrics) -> float:

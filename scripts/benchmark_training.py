@@ -26,8 +26,10 @@ from torch import Tensor
 from refinebox import shapes
 from refinebox.data import Batch, CocoData, CocoDataset, Target, cut, loaded
 from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.learner import Learner, observed_losses
+from refinebox.observation import observe
 from refinebox.refiner import RefinedDetector, Refiner
-from refinebox.train import Settings, batch_losses, build_optimizer, train_step
+from refinebox.settings import Settings
 
 R50 = Sizes(
     ResNetSizes(
@@ -87,12 +89,11 @@ def latency(detector: Detector, sizes: Sequence[int], size: tuple[int, int], rep
 def training(detector: Detector, count: int, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """One step of training on ``count`` images of 7 objects, from images to new weights, over the frozen detector."""
     batch = random_batch([OBJECTS] * count, size, len(detector.category_ids))
-    refiner = Refiner(detector.channels, detector.strides)
-    optimizer = build_optimizer(refiner, Settings())
+    learner = Learner.start(detector, Settings())
     frozen, step = side_by_side(
         [
             lambda: detector(batch.images, batch.sizes),
-            lambda: train_step(detector, refiner, optimizer, [batch], Settings()),
+            lambda: learner.step(partial(observe, detector), [batch], Settings()),
         ],
         repeats,
     )
@@ -114,7 +115,7 @@ def refinement(detector: Detector, objects: Sequence[int], size: tuple[int, int]
     recorded, batch = Recorded(detector, output), replace(batch, images=batch.images[:, :, :1, :1])
     refiner = Refiner(detector.channels, detector.strides)
     ways: list[Callable[[], dict[str, Tensor]]] = [
-        lambda: batch_losses(recorded, refiner, batch),
+        lambda: observed_losses(refiner, observe(recorded, batch)),
         lambda: reference_losses(refiner, output, batch),
         lambda: reference_losses(refiner, output, batch, pyramid_at_every_move=True),
     ]
@@ -168,11 +169,10 @@ def memory(sizes: Sizes, counts: Sequence[int], size: tuple[int, int], steps: in
 def peak_memory(sizes: Sizes, size: tuple[int, int], steps: int, count: int) -> float:
     """GiB that this process held at most after ``steps`` of training on ``count`` images."""
     detector = untrained(sizes)
-    refiner = Refiner(detector.channels, detector.strides)
-    optimizer = build_optimizer(refiner, Settings())
+    learner = Learner.start(detector, Settings())
     batch = random_batch([OBJECTS] * count, size, len(detector.category_ids))
     for _ in range(steps):
-        train_step(detector, refiner, optimizer, [batch], Settings())
+        learner.step(partial(observe, detector), [batch], Settings())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 

@@ -35,7 +35,7 @@ class Pairs:
 def reference_losses(
     refiner: Refiner, output: DetectorOutput, batch: Batch, *, pyramid_at_every_move: bool = False
 ) -> dict[str, Tensor]:
-    """What :func:`refinebox.train.batch_losses` returns, for a sigmoid detector's ``output``.
+    """What :func:`refinebox.learner.observed_losses` returns, for a sigmoid detector's ``output``.
 
     Args:
         refiner: whose weights get gradients.

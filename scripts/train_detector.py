@@ -127,7 +127,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the data; the mean of each loss."""
     learner.train()
-    dataset.epoch = epoch
+    dataset.variant = epoch
     torch.manual_seed(plan.seed + epoch)
     order = data.shuffled(len(dataset), plan.seed, epoch)
     loader = data.loaded(dataset, data.cut(order, plan.batch_size), workers)
@@ -197,7 +197,7 @@ def main(
     learner = Learner(network).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True)
     state = output.with_suffix(".training.safetensors")
-    first = int(resume.load(state, learner, optimizer)["epoch"]) if resume_training else 0
+    first = int(resume.load(state, {"model": learner}, optimizer)["epoch"]) if resume_training else 0
     for epoch in range(first, epochs):
         losses = train_epoch(learner, optimizer, dataset, plan, epoch, torch.device(device), workers)
         report = {name: round(loss, 4) for name, loss in losses.items()}
@@ -207,7 +207,7 @@ def main(
             report |= {name: round(value, 2) for name, value in metrics.items() if value is not None}
         print(f"epoch {epoch + 1}/{epochs} {report}", flush=True)
         write(output, detector.cpu())
-        resume.save(state, learner, optimizer, {"epoch": epoch + 1})
+        resume.save(state, {"model": learner}, optimizer, {"epoch": epoch + 1})
 
 
 if __name__ == "__main__":

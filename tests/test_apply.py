@@ -23,7 +23,7 @@ from refinebox.download import home
 from refinebox.published import DETECTORS
 from refinebox.refiner import RefinedDetector, Refiner
 from refinebox.run import write_refiner
-from refinebox.train import Settings
+from refinebox.settings import Settings
 from refinebox.zoo import build, describe, load_detector
 
 BEFORE: evaluate.Metrics = {**dict.fromkeys(evaluate.METRICS, 40.0), "APs": None}

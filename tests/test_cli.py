@@ -31,7 +31,7 @@ from refinebox.published import DETECTORS, cached
 from refinebox.published import refiner_file as refiner_file_of
 from refinebox.refiner import RefinedDetector, Refiner, load_refiner
 from refinebox.run import write_refiner
-from refinebox.train import Settings
+from refinebox.settings import Settings
 from refinebox.zoo import describe, load_detector
 
 Words = list[str | Path]
@@ -177,10 +177,19 @@ def test_a_training_can_be_resumed_and_names_the_next_command(
     output = tmp_path / "first run"
     shown = done(*quick(detector_file, shapes_folder, output)).splitlines()
     names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*"))
-    assert names == ["best.safetensors", "config.json", "last", "last/state.safetensors", "metrics.jsonl"]
+    assert names == [
+        "best.safetensors",
+        "config.json",
+        "curves.svg",
+        "last",
+        "last/state.safetensors",
+        "losses.jsonl",
+        "metrics.jsonl",
+    ]
     assert [line.split(":")[0] for line in shown[:3]] == ["train", "val", "epoch 1/1"]
     assert shown[3].startswith("validation AP ")
-    assert shown[4].startswith("next: refinebox apply --detector ")
+    assert "; next: refinebox apply --detector " in shown[3]
+    assert len(shown) == 4
 
     old = content(output)
     again = done(*quick(detector_file, shapes_folder, output), "--resume").splitlines()
@@ -191,9 +200,9 @@ def test_a_training_can_be_resumed_and_names_the_next_command(
 @pytest.mark.parametrize("name", ["run", "first run"])
 def test_the_next_command_works(name: str, detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     shown = done(*quick(detector_file, shapes_folder, tmp_path / name))
-    command = shlex.split(shown.splitlines()[-1])
-    assert command[:3] == ["next:", "refinebox", "apply"]
-    done(*command[2:], "--force")
+    command = shlex.split(shown.split("; next: ")[1])
+    assert command[:2] == ["refinebox", "apply"]
+    done(*command[1:], "--force")
     assert isinstance(refinebox.load("better.safetensors"), RefinedDetector)
 
 
@@ -211,8 +220,8 @@ def test_the_next_command_names_the_weights(detector: Detector, shapes_folder: P
     images += ["--val-annotations", tmp_path / "val.json", "--val-images", shapes_folder / "val"]
     options = ["--short-side", "64", "--long-side", "128", "--epochs", "1", "--batch-size", "4"]
     shown = done("train", *source, *images, *options, "--output", tmp_path / "run")
-    expected = " ".join(map(str, ["next: refinebox apply", *source, "--refiner", tmp_path / "run/best.safetensors"]))
-    assert shown.splitlines()[-1].startswith(expected)
+    expected = " ".join(map(str, ["refinebox apply", *source, "--refiner", tmp_path / "run/best.safetensors"]))
+    assert shown.split("; next: ")[1].startswith(expected)
 
 
 def test_an_upgraded_checkpoint_is_written(detector_file: Path, refiner_file: Path, tmp_path: Path) -> None:
@@ -604,9 +613,9 @@ def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     custom: str, shapes_folder: Path, tmp_path: Path
 ) -> None:
     shown = done(*quick(Path(custom), shapes_folder, tmp_path / "run"))
-    command = shlex.split(shown.splitlines()[-1])
-    assert command[:5] == ["next:", "refinebox", "apply", "--detector", custom]
-    done(*command[2:], "--force")
+    command = shlex.split(shown.split("; next: ")[1])
+    assert command[:4] == ["refinebox", "apply", "--detector", custom]
+    done(*command[1:], "--force")
     weights: Words = ["--weights", "better.safetensors"]
     done("eval", custom, *weights, "--data", shapes_folder, "--json", tmp_path / "figures.json")
     assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "after"]

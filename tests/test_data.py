@@ -379,7 +379,7 @@ def test_a_flip_mirrors_image_and_boxes(folder: Path) -> None:
     with Image.open(folder / "1.png") as file:
         mirrored = preprocess(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
     flips = []
-    for flipping.epoch in range(20):
+    for flipping.variant in range(20):
         image, target, *_ = flipping[0]
         flips.append(differs(flipping[0], plain))
         torch.testing.assert_close(image, mirrored if flips[-1] else plain[0], rtol=0, atol=0)
@@ -392,9 +392,9 @@ def test_an_augmented_sample_depends_on_seed_and_epoch_alone(folder: Path) -> No
     found = read(folder)
     first, second = (dataset(found, augmentation="multiscale", seed=3) for _ in range(2))
     assert_same(first[0], second[0])
-    second.epoch = 5
+    second.variant = 5
     assert differs(first[0], second[0])
-    first.epoch = 5
+    first.variant = 5
     assert_same(first[0], second[0])
 
 
@@ -402,7 +402,7 @@ def test_another_epoch_gives_other_samples(folder: Path) -> None:
     samples = dataset(read(folder), augmentation="multiscale")
     first = samples[0]
     epochs = []
-    for samples.epoch in range(1, 6):
+    for samples.variant in range(1, 6):
         epochs.append(differs(samples[0], first))
     assert any(epochs)
 
@@ -416,7 +416,7 @@ def test_another_seed_gives_other_samples(folder: Path) -> None:
 def test_multiscale_sizes_are_those_of_detr_in_proportion(folder: Path) -> None:
     samples = dataset(read(folder), augmentation="multiscale", short_side=80, long_side=400)
     sides = set()
-    for samples.epoch in range(60):
+    for samples.variant in range(60):
         sides.add(min(samples[0][0].shape[-2:]))
     assert sides == {round(side / 10) for side in range(480, 801, 32)}
 
@@ -429,7 +429,7 @@ def test_flips_are_part_of_augmentation(augmentation: data.Augmentation, expecte
     Image.fromarray(brightness).save(folder / "1.png")
     samples = dataset(read(folder), augmentation=augmentation)
     flips = set()
-    for samples.epoch in range(20):
+    for samples.variant in range(20):
         image = samples[0][0]
         flips.add(bool(image[0, 0, 0] > image[0, 0, -1]))
     assert flips == expected
@@ -439,7 +439,7 @@ def test_augmented_boxes_stay_within_the_image(folder: Path) -> None:
     annotations = [annotation(number, bbox=[5 * number, 3 * number, 20, 15]) for number in range(1, 9)]
     samples = dataset(read(folder, annotations=annotations), augmentation="multiscale")
     counts = set()
-    for samples.epoch in range(40):
+    for samples.variant in range(40):
         target = samples[0][1]
         corners = box_convert(target.boxes, "cxcywh", "xyxy")
         assert corners.min() >= -1e-6
@@ -468,7 +468,7 @@ def bright_box(image: Tensor) -> Tensor:
 @pytest.mark.parametrize("augmentation", ["none", "flip", "multiscale"])
 def test_augmented_boxes_stay_on_their_objects(augmentation: data.Augmentation, folder: Path) -> None:
     samples = dataset(painted(folder), augmentation=augmentation, short_side=200, long_side=1000)
-    for samples.epoch in range(20):
+    for samples.variant in range(20):
         image, target, *_ = samples[0]
         assert len(target.boxes) == 1
         height, width = image.shape[-2:]
@@ -517,7 +517,7 @@ def test_batches_come_in_the_order_that_is_asked_for(training: CocoData) -> None
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
 def test_workers_do_not_change_the_batches(folder: Path) -> None:
     samples = dataset(read(folder), augmentation="multiscale")
-    samples.epoch = 3
+    samples.variant = 3
     alone, helped = (list(data.loaded(samples, data.cut(range(len(samples)), 1), workers)) for workers in (0, 1))
     assert image_ids(alone) == image_ids(helped) == [[1], [2]]
     for batch, other in zip(alone, helped, strict=True):

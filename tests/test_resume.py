@@ -20,10 +20,10 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def test_model_optimizer_and_progress_come_back(tmp_path: Path) -> None:
     model, optimizer = trained()
-    resume.save(tmp_path / "state.safetensors", model, optimizer, {"epoch": 3, "best": None})
+    resume.save(tmp_path / "state.safetensors", {"model": model}, optimizer, {"epoch": 3, "best": None})
     other = nn.Linear(3, 2)
     other_optimizer = torch.optim.AdamW(other.parameters(), lr=0.1)
-    assert resume.load(tmp_path / "state.safetensors", other, other_optimizer) == {"epoch": 3, "best": None}
+    assert resume.load(tmp_path / "state.safetensors", {"model": other}, other_optimizer) == {"epoch": 3, "best": None}
     for each, its_optimizer in ((model, optimizer), (other, other_optimizer)):
         its_optimizer.zero_grad()
         each(torch.ones(1, 3)).square().sum().backward()
@@ -36,4 +36,4 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     model, optimizer = trained()
     checkpoint.write(tmp_path / "weights.safetensors", model.state_dict(), {"kind": "refiner"})
     with pytest.raises(ValueError, match="is no training state"):
-        resume.load(tmp_path / "weights.safetensors", model, optimizer)
+        resume.load(tmp_path / "weights.safetensors", {"model": model}, optimizer)

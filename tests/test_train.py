@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from refinebox.data import Batch, CocoData, Target
 from refinebox.detector import Detector, DetectorOutput
 from refinebox.evaluate import Link
 from refinebox.interruption import Interrupted
+from refinebox.learner import Learner, build_optimizer, observed_losses
+from refinebox.losses import refinement_losses
+from refinebox.matching import match
+from refinebox.observation import observe
 from refinebox.refiner import Refiner, load_refiner_and_history
-from refinebox.train import Settings
+from refinebox.settings import PUBLISHED, Settings
 
-QUICK = Settings(epochs=2, batch_size=3, learning_rate=1e-3)
+QUICK = replace(PUBLISHED, epochs=2, batch_size=3, learning_rate=1e-3)
 
 
 def first_batch(detector: Detector, training: CocoData) -> Batch:
     dataset = train.training_dataset(
         detector, training, Link.between(detector, training), replace(QUICK, augmentation="none")
     )
-    batch: Batch = next(iter(train.data.loaded(dataset, [range(3)])))
-    return batch
+    return dataset.__getitems__(range(3))
 
 
 def test_detector_is_bit_identical_after_training(
@@ -45,7 +49,9 @@ def test_run_folder_holds_everything(
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "best.safetensors",
         "config.json",
+        "curves.svg",
         "last",
+        "losses.jsonl",
         "metrics.jsonl",
     ]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -101,12 +107,10 @@ def test_continued_run_equals_an_uninterrupted_one(
 
 
 def test_overfits_one_batch(detector: Detector, training: CocoData) -> None:
-    torch.manual_seed(0)
     batch = first_batch(detector, training)
-    refiner = Refiner(detector.channels, detector.strides)
     settings = replace(QUICK, learning_rate=3e-3, clip_norm=1.0)
-    optimizer = train.build_optimizer(refiner, settings)
-    losses = [train.train_step(detector, refiner, optimizer, [batch], settings)["loss"] for _ in range(60)]
+    learner = Learner.start(detector, settings)
+    losses = [learner.step(partial(observe, detector), [batch], settings)["loss"] for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -114,42 +118,19 @@ def test_one_step_equals_the_authors(shared: Path) -> None:
     """Gradients of the recorded batch through our optimizer: rates, decay, clipping and the size of every update."""
     recorded = torch.load(shared / "fixtures/refinebox/rb_dab_detr_r50_12ep.pt", weights_only=True)
     step = recorded["optimizer_step"]
-    refiner = train.Refiner([256, 512, 1024, 2048])
+    refiner = Refiner([256, 512, 1024, 2048])
     state, _ = checkpoint.read(shared / "data/refinebox-official/rb_dab_detr_r50_12ep.pth")
     refiner.load_state_dict(state)
-    optimizer = train.build_optimizer(refiner, Settings())
+    optimizer = build_optimizer(refiner, PUBLISHED)
     for name, parameter in refiner.named_parameters():
         parameter.grad = recorded["train"]["grads"][name].clone()
-    norm = torch.nn.utils.clip_grad_norm_(refiner.parameters(), Settings().clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(refiner.parameters(), PUBLISHED.clip_norm)
     assert norm.item() == pytest.approx(float(step["clip_norm_before"]), rel=1e-5)
     optimizer.step()
     for name, parameter in refiner.named_parameters():
         assert (parameter.detach() - state[name]).norm().item() == pytest.approx(
             float(step["update_norms"][name]), rel=1e-3
         ), name
-
-
-def test_jitter_moves_by_at_most_its_amount() -> None:
-    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.3, 0.6, 0.1, 0.2]])
-    noise = 2 * torch.rand(500, 2, 4, generator=torch.Generator().manual_seed(0)) - 1
-    sides = boxes[:, [2, 3, 2, 3]]
-    change = (train.jittered(boxes, noise) - boxes).abs() / sides  # [500, 2, 4]
-    assert 0.14 < change.max() <= 0.1501
-    assert (change.mean((0, 1)) > 0.05).all()
-
-
-def test_jitter_depends_on_the_image_alone(detector: Detector, training: CocoData) -> None:
-    batch = first_batch(detector, training)
-    output = detector(batch.images, batch.sizes)
-    whole = train.match(detector.scores(output.logits), output.boxes, batch.targets, "sigmoid")
-    noise = train.jitter_noise(batch, whole, 2, "0 1")
-    assert noise.shape == (2, len(whole.image), 4)
-    assert noise.min() >= -1
-    assert noise.max() <= 1
-    second = replace(batch, targets=batch.targets[1:2], image_ids=batch.image_ids[1:2])
-    part = replace(whole, image=whole.image[whole.image == 1] - 1, boxes=whole.boxes[whole.image == 1])
-    assert torch.equal(train.jitter_noise(second, part, 2, "0 1"), noise[:, whole.image == 1])
-    assert not torch.equal(train.jitter_noise(batch, whole, 2, "0 2"), noise)
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(
@@ -170,11 +151,10 @@ def test_a_batch_in_parts_gives_the_gradient_of_the_whole(
     gradients: list[dict[str, Any]] = []
     losses = []
     for batches in ([batch], parts):
-        torch.manual_seed(0)
-        refiner = Refiner(detector.channels, detector.strides)
-        monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_: None)
-        losses.append(train.train_step(detector, refiner, train.build_optimizer(refiner, settings), batches, settings))
-        gradients.append({name: parameter.grad for name, parameter in refiner.named_parameters()})
+        learner = Learner.start(detector, settings)
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+        losses.append(learner.step(partial(observe, detector), batches, settings))
+        gradients.append({name: parameter.grad for name, parameter in learner.refiner.named_parameters()})
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for name, gradient in gradients[0].items():
         assert (gradients[1][name] - gradient).norm() <= 1e-3 * gradient.norm(), name
@@ -184,14 +164,14 @@ def test_a_training_cuts_its_batches(
     detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
-    real = train.train_step
+    real = Learner.step
 
-    def noted(*args: Any) -> dict[str, float]:
-        seen.append([image_id for batch in args[3] for image_id in batch.image_ids])
-        assert all(len(batch.image_ids) <= 2 for batch in args[3])
-        return real(*args)
+    def noted(learner: Learner, observe: Any, batches: list[Batch], *args: Any) -> dict[str, float]:
+        seen.append([image_id for batch in batches for image_id in batch.image_ids])
+        assert all(len(batch.image_ids) <= 2 for batch in batches)
+        return real(learner, observe, batches, *args)
 
-    monkeypatch.setattr(train, "train_step", noted)
+    monkeypatch.setattr(Learner, "step", noted)
     settings = replace(QUICK, epochs=1, batch_size=4, accumulate=2)
     train.train(detector, training, validation, tmp_path, settings)
     assert [len(ids) for ids in seen] == [4, 2]
@@ -210,7 +190,7 @@ def test_a_stopped_run_continues_bit_for_bit(
     """Stopped between any two steps, in the middle of an epoch or at its end."""
     settings = replace(QUICK, epochs=2, batch_size=3, jitter=1)  # two steps an epoch
     train.train(detector, training, validation, tmp_path / "whole", settings)
-    real = train.train_step
+    real = Learner.step
     calls = 0
 
     def counted(*args: Any) -> dict[str, float]:
@@ -221,7 +201,7 @@ def test_a_stopped_run_continues_bit_for_bit(
             signal.raise_signal(signal.SIGTERM)
         return losses
 
-    monkeypatch.setattr(train, "train_step", counted)
+    monkeypatch.setattr(Learner, "step", counted)
     expected = (
         rf"^stopped after step {(after - 1) % 2 + 1} of epoch {(after - 1) // 2 + 1}, everything is saved in .*--resume"
     )
@@ -244,44 +224,32 @@ def test_without_jitter_only_matched_boxes_count(detector: Detector, training: C
     batch = first_batch(detector, training)
     torch.manual_seed(0)
     refiner = Refiner(detector.channels, detector.strides)
-    plain = train.batch_losses(detector, refiner, batch)
+    observed = observe(detector, batch)
+    plain = observed_losses(refiner, observed)
     output = detector(batch.images, batch.sizes)
-    matches = train.match(detector.scores(output.logits), output.boxes, batch.targets, "sigmoid")
+    matches = match(detector.scores(output.logits), output.boxes, batch.targets, "sigmoid")
     boxes = output.boxes[matches.image, matches.query]
     steps = refiner.refine(output.features, boxes, matches.image, batch.sizes)
-    wanted = train.refinement_losses(steps, matches.boxes, len(matches.boxes))
+    wanted = refinement_losses(steps, matches.boxes, len(matches.boxes))
     assert {key: loss.item() for key, loss in plain.items()} == {key: loss.item() for key, loss in wanted.items()}
-    assert train.batch_losses(detector, refiner, batch, jitter=2).keys() == plain.keys()
-
-
-def test_the_rate_falls_in_the_last_twelfth() -> None:
-    rates = [Settings().rate(step, 90_000) for step in (0, 82_499, 82_500, 89_999)]
-    assert rates == pytest.approx([1e-4, 1e-4, 1e-5, 1e-5])
-
-
-def test_the_cosine_rises_and_falls_to_zero() -> None:
-    settings = Settings(schedule="cosine", learning_rate=1.0)
-    rates = [settings.rate(step, 1000) for step in range(1000)]
-    assert rates[0] == pytest.approx(0.02)
-    assert rates.index(max(rates)) == 49
-    assert rates[500] == pytest.approx(0.5)
-    assert rates[-1] < 1e-4
+    assert observed_losses(refiner, observed, jitter=2).keys() == plain.keys()
 
 
 def test_normalisation_does_not_decay() -> None:
-    decayed, kept = train.build_optimizer(Refiner((8, 8), (4, 8)), Settings()).param_groups
+    decayed, kept = build_optimizer(Refiner((8, 8), (4, 8)), Settings()).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (1e-4, 0.0)
     assert len(kept["params"]) == 2 * (9 + 2)  # weight and bias of nine group and two layer normalisations
 
 
 def test_loss_that_is_not_finite_stops_with_the_image_ids(detector: Detector, training: CocoData) -> None:
     batch = first_batch(detector, training)
-    refiner = Refiner(detector.channels, detector.strides)
+    learner = Learner.start(detector, QUICK)
+    refiner = learner.refiner
     with torch.no_grad():
         refiner.bboxes_refiner.bboxes_deltas.bias.fill_(float("nan"))
     weights = {name: tensor.clone() for name, tensor in refiner.state_dict().items()}
     with pytest.raises(FloatingPointError, match=r"images 1, 2, 3: the loss is nan"):
-        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), [batch], QUICK)
+        learner.step(partial(observe, detector), [batch], QUICK)
     for name, tensor in refiner.state_dict().items():
         torch.testing.assert_close(tensor, weights[name], equal_nan=True, atol=0, rtol=0)
 
@@ -294,16 +262,16 @@ def test_detector_output_that_is_not_finite_stops_with_the_image_ids(
     monkeypatch.setattr(
         detector, "detect", lambda *_: DetectorOutput(output.features, output.boxes * float("nan"), output.logits)
     )
-    refiner = Refiner(detector.channels, detector.strides)
+    learner = Learner.start(detector, QUICK)
     with pytest.raises(FloatingPointError, match=r"images 1, 2, 3: the detector's scores or boxes are not finite"):
-        train.train_step(detector, refiner, train.build_optimizer(refiner, QUICK), [batch], QUICK)
+        learner.step(partial(observe, detector), [batch], QUICK)
 
 
 def test_batch_without_objects_gives_zero_gradients(detector: Detector, training: CocoData) -> None:
     batch = first_batch(detector, training)
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     refiner = Refiner(detector.channels, detector.strides)
-    losses = train.batch_losses(detector, refiner, replace(batch, targets=[nothing] * 3))
+    losses = observed_losses(refiner, observe(detector, replace(batch, targets=[nothing] * 3)))
     torch.stack(list(losses.values())).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in refiner.parameters())
 
@@ -347,8 +315,75 @@ def test_training_images_need_objects(
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
     metrics: evaluate.Metrics = dict.fromkeys(evaluate.METRICS, 40.0)
-    worse = train.Report(tmp_path / "best.safetensors", metrics, {**metrics, "AP": 39.0}, 60.0)
+    worse = train.Report(tmp_path / "best.safetensors", metrics, {**metrics, "AP": 39.0}, "last", 60.0)
     assert worse.gain == -1
     assert "AP 40.0 → 39.0 (-1.0) in 60 s: the refiner makes these boxes WORSE" in worse.verdict()
-    better = train.Report(tmp_path / "best.safetensors", metrics, {**metrics, "AP": 42.5}, 60.0)
-    assert "AP 40.0 → 42.5 (+2.5) in 60 s; the refiner is in" in better.verdict()
+    better = train.Report(tmp_path / "best.safetensors", metrics, {**metrics, "AP": 42.5}, "averaged", 60.0)
+    assert "AP 40.0 → 42.5 (+2.5) in 60 s; the refiner (averaged weights) is in" in better.verdict()
+
+
+def test_the_better_of_two_weights_is_kept(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Best are the averaged weights of the second epoch, which the third only equals."""
+    points = iter([(30.0, 20.0), (31.0, 32.0), (32.0, 31.0)])
+    averages = []
+    real = evaluate.evaluate
+
+    def judged(model: Any, *args: Any, others: dict[str, Refiner], **options: Any) -> dict[str, evaluate.Metrics]:
+        metrics = real(model, *args, others=others, **options)
+        metrics["after"]["AP"], metrics["averaged"]["AP"] = next(points)
+        averages.append({name: tensor.clone() for name, tensor in others["averaged"].state_dict().items()})
+        return metrics
+
+    monkeypatch.setattr(evaluate, "evaluate", judged)
+    settings = replace(QUICK, average=0.9, epochs=3)
+    report = train.train(detector, training, validation, tmp_path / "run", settings)
+    assert (report.weights, report.after["AP"]) == ("averaged", 32.0)
+    kept, history = load_refiner_and_history(report.best)
+    assert (history["epoch"], history["weights"]) == (2, "averaged")
+    assert all(torch.equal(tensor, averages[1][name]) for name, tensor in kept.state_dict().items())
+
+
+def test_the_average_follows_the_weights_ever_more_slowly(detector: Detector) -> None:
+    learner = Learner.start(detector, replace(QUICK, average=0.5))
+    weight, average = (model.bboxes_refiner.bboxes_deltas.weight for model in (learner.refiner, learner.averaged))
+    start = weight.detach().clone()
+    shares = []
+    for _ in range(12):
+        with torch.no_grad():
+            weight.copy_(start + 1)
+            average.copy_(start)
+        learner.average.update_parameters(learner.refiner)
+        shares.append((average - start).mean().item())
+    # the first update copies, those after it keep (1 + n) / (10 + n) of what was there, but no more than half
+    expected = [1.0, *(1 - min(0.5, (1 + n) / (10 + n)) for n in range(1, 12))]
+    assert shares == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_that_is_stopped_while_it_evaluates_ends_with_its_epoch(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = evaluate.evaluate
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return real(*args, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupted)
+    with pytest.raises(Interrupted, match=r"^stopped after epoch 1, everything is saved in "):
+        train.train(detector, training, validation, tmp_path / "run", QUICK)
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
+    # in the last epoch there is nothing left to stop
+    train.train(detector, training, validation, tmp_path / "run", QUICK, continued=True)
+
+
+def test_event_files_are_written_on_demand(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train.train(detector, training, validation, tmp_path / "run", QUICK, tensorboard=True)
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("after/AP")] == [2, 4]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
-from refinebox import train
 from refinebox.data import Batch, CocoData, CocoDataset, Target, collate
 from refinebox.detector import Detector
+from refinebox.learner import observed_losses
+from refinebox.observation import observe
 from refinebox.refiner import Refiner
 
 
@@ -37,7 +38,7 @@ def test_losses_and_gradients_equal_ours(
     assert len({len(target.boxes) for target in batch.targets}) > 1 or len(empty) == 4  # some slots hold zeros
     torch.manual_seed(0)
     refiner = Refiner(detector.channels, detector.strides)
-    ours, our_gradients = with_gradients(refiner, train.batch_losses(detector, refiner, batch))
+    ours, our_gradients = with_gradients(refiner, observed_losses(refiner, observe(detector, batch)))
     output = detector(batch.images, batch.sizes)
     losses, gradients = with_gradients(
         refiner,

@@ -1,0 +1,64 @@
+"""Two batches of everything, to find out in a minute what would otherwise stop a training in its second hour."""
+
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from refinebox.categories import Matching
+from refinebox.data import CocoData
+from refinebox.detector import Detector
+from refinebox.refiner import load_refiner
+from refinebox.settings import Settings
+from refinebox.train import train
+
+
+def rehearse(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    settings: Settings,
+    *,
+    categories: Matching = "check",
+    workers: int = 0,
+    cached: bool = False,
+) -> str:
+    """Trains for two steps and one more epoch from what was written, evaluates, and reads the refiner back.
+
+    Everything is written to a temporary folder, which is removed. Returns a line that says what it took.
+
+    Raises:
+        Exception: whatever the training itself would raise.
+    """
+    start = time.monotonic()
+    with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
+    few = first(training, 2 * settings.batch_size, with_objects), first(validation, 2 * settings.batch_size)
+    settings = replace(settings, epochs=2, variants=min(1, settings.variants))
+    with TemporaryDirectory() as folder:
+        cache = Path(folder, "cache") if cached else None
+        report = train(
+            detector, *few, Path(folder, "run"), settings, categories=categories, workers=workers, cache=cache
+        )
+        load_refiner(report.best)
+    images = " and ".join(
+        f"{len(data.images)} {name}" for name, data in zip(("training", "validation"), few, strict=True)
+    )
+    return f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}; all went well"
+
+
+def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:
+    """The first ``count`` images, of those whose ids are ``among`` if that is given, and their annotations."""
+    images = [entry for entry in data.images if among is None or entry["id"] in among][:count]
+    ids = {entry["id"] for entry in images}
+    return replace(data, images=images, annotations=[entry for entry in data.annotations if entry["image_id"] in ids])
+
+
+def memory(detector: Detector) -> str:
+    """How much memory was held at most, in words."""
+    device = next(detector.parameters()).device
+    if device.type == "cuda":
+        return f"at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
+    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"  # Linux counts in KiB
