@@ -12,7 +12,7 @@ import refinebox
 from refinebox.interruption import Interrupted
 
 if TYPE_CHECKING:
-    from refinebox.data import CocoData
+    from refinebox.annotations import CocoData
     from refinebox.detector import Detector
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, Interrupted)
@@ -318,7 +318,7 @@ def _load(
 def _read(
     split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
 ) -> "CocoData":
-    from refinebox.data import find, read
+    from refinebox.annotations import find, read
 
     if annotations is not None and (images is not None or not files):
         found = annotations, images or annotations.parent
