@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,7 @@ from refinebox.annotations import CocoData as CocoData
 from refinebox.annotations import find as find  # whoever makes batches reads annotations first
 from refinebox.annotations import read as read
 from refinebox.boxes import to_fractions
-from refinebox.images import Layout, pad, preprocess, random_crop, read_image
+from refinebox.images import Layout, normalise_padded, pad, random_crop, read_image, to_pixels
 
 Augmentation = Literal["multiscale", "flip", "none"]
 
@@ -38,7 +38,8 @@ class Batch:
     """Padded images and their objects.
 
     Attributes:
-        images: ``[B, 3, H, W]`` normalised, zero-padded right and bottom.
+        images: ``[B, 3, H, W]`` zero-padded right and bottom: uint8 as it is loaded, which is a quarter of what travels
+            between processes and to the device, and normalised float32, as detectors want it, after :meth:`to`.
         sizes: ``[B, 2]`` (height, width) without padding, in pixels.
         original_sizes: ``[B, 2]`` (height, width) of the image files, in pixels.
         targets: one for each image.
@@ -52,10 +53,16 @@ class Batch:
     image_ids: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``, and its images normalised there."""
         targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
-        images, sizes = self.images.to(device, non_blocking=True), self.sizes.to(device)
-        return Batch(images, sizes, self.original_sizes.to(device), targets, self.image_ids)
+        images = self.images.to(device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = normalise_padded(images, self.sizes)
+        return Batch(images, self.sizes.to(device), self.original_sizes.to(device), targets, self.image_ids)
+
+    def pin_memory(self) -> "Batch":
+        """The same batch with its images where CUDA can copy them from while other work goes on."""
+        return replace(self, images=self.images.pin_memory())
 
 
 Sample = tuple[Tensor, Target, tuple[int, int], int]
@@ -106,7 +113,7 @@ class CocoDataset(Dataset[Sample]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Image tensor, target, original (height, width) in pixels, image id."""
+        """uint8 image ``[3, H, W]``, target, original (height, width) in pixels, image id."""
         entry = self.images[index]
         image = read_image(self.folder / entry["file_name"])
         original = image.height, image.width
@@ -123,7 +130,7 @@ class CocoDataset(Dataset[Sample]):
         if self.augmentation == "multiscale":
             short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
         return (
-            preprocess(image, short_side, self.long_side, self.layout),
+            to_pixels(image, short_side, self.long_side, self.layout),
             Target(fractions, self.columns[index][kept]),
             original,
             entry["id"],
@@ -142,9 +149,21 @@ def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def loaded(dataset: CocoDataset, pieces: Sequence[Sequence[int]], workers: int = 0) -> "DataLoader[Any]":
-    """One batch for each piece of indices, in their order."""
-    return DataLoader(dataset, batch_sampler=pieces, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
+def loaded(
+    dataset: CocoDataset, pieces: Sequence[Sequence[int]], workers: int = 0, device: torch.device | None = None
+) -> "DataLoader[Any]":
+    """One batch for each piece of indices, in their order; every worker prepares two ahead.
+
+    Batches that go to a CUDA ``device`` wait in pinned memory.
+    """
+    pinned = device is not None and device.type == "cuda"
+    return DataLoader(
+        dataset,
+        batch_sampler=pieces,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+    )
 
 
 def shuffled(count: int, seed: int, epoch: int) -> list[int]:

@@ -220,7 +220,8 @@ def evaluation_batches(
         data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
     )
     pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
-    return track(loaded(dataset, pieces, workers), description, len(pieces))
+    loader = loaded(dataset, pieces, workers, next(detector.parameters()).device)
+    return track(loader, description, len(pieces))
 
 
 def combined(found: list[dict[str, Rows]]) -> dict[str, Rows]:

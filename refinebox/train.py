@@ -182,8 +182,8 @@ def train_epoch(
     # every process takes its share of every batch, and in as many parts as memory demands
     parts, rank = distributed.processes() * settings.accumulate, distributed.rank() * settings.accumulate
     shares = [[step[rank + part :: parts] for part in range(settings.accumulate)] for step in steps[progress["step"] :]]
-    loader = iter(data.loaded(dataset, [piece for share in shares for piece in share if len(piece)], workers))
     device = next(refiner.parameters()).device
+    loader = iter(data.loaded(dataset, [piece for share in shares for piece in share if len(piece)], workers, device))
     for share in track(shares, f"epoch {epoch + 1}/{settings.epochs}", len(shares)):
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch * len(steps) + progress["step"], settings.epochs * len(steps))

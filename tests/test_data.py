@@ -12,7 +12,7 @@ from torchvision.ops import box_convert
 
 from refinebox import data
 from refinebox.data import Batch, CocoData, CocoDataset, Sample, Target
-from refinebox.images import preprocess
+from refinebox.images import preprocess, to_pixels
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_sample_worked_out_by_hand(folder: Path) -> None:
     assert target.columns.tolist() == [0, 1]
     assert (original, image_id) == ((40, 60), 1)
     with Image.open(folder / "1.png") as file:
-        torch.testing.assert_close(image, preprocess(file, 32, 100), rtol=0, atol=0)
+        assert torch.equal(image, to_pixels(file, 32, 100))
 
 
 def test_boxes_are_clipped_to_the_image(folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_flip_mirrors_image_and_boxes(folder: Path) -> None:
     found = read(folder)
     plain, flipping = dataset(found)[0], dataset(found, augmentation="flip")
     with Image.open(folder / "1.png") as file:
-        mirrored = preprocess(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
+        mirrored = to_pixels(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
     flips = []
     for flipping.epoch in range(20):
         image, target, *_ = flipping[0]
@@ -207,6 +207,33 @@ def test_a_batch_holds_what_its_samples_hold(folder: Path) -> None:
     torch.testing.assert_close(batch.images[1, :, :48, :32], samples[1][0], rtol=0, atol=0)
     for target, sample in zip(batch.targets, (samples[0], samples[1]), strict=True):
         assert_same_target(target, sample[1])
+
+
+def test_a_batch_is_normalised_on_its_way_to_the_device(folder: Path) -> None:
+    samples = dataset(read(folder))
+    batch = data.collate([samples[0], samples[1]])
+    assert batch.images.dtype == torch.uint8
+    moved = batch.to(torch.device("cpu"))
+    expected = torch.zeros(2, 3, 48, 48)  # padding is zero, as mean pixels are
+    for number, (height, width) in enumerate(((32, 48), (48, 32)), start=1):
+        with Image.open(folder / f"{number}.png") as file:
+            expected[number - 1, :, :height, :width] = preprocess(file, 32, 100)
+    assert torch.equal(moved.images, expected)
+    assert torch.equal(moved.to(torch.device("cpu")).images, expected)  # once and for all
+    assert moved.sizes.tolist() == batch.sizes.tolist()
+
+
+def test_batches_are_pinned_for_cuda_alone(folder: Path) -> None:
+    samples = dataset(read(folder))
+    devices = None, torch.device("cpu"), torch.device("cuda", 1)
+    assert [data.loaded(samples, [[0]], 0, device).pin_memory for device in devices] == [False, False, True]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="memory can be pinned where there is a GPU")
+def test_a_loaded_batch_is_in_pinned_memory(folder: Path) -> None:
+    batch = next(iter(data.loaded(dataset(read(folder)), [[0, 1]], 0, torch.device("cuda"))))
+    assert batch.images.is_pinned()
+    assert batch.to(torch.device("cuda")).images.dtype == torch.float32
 
 
 def test_a_batch_moves_to_a_device_as_a_whole(folder: Path) -> None:

@@ -26,7 +26,7 @@ def first_batch(detector: Detector, training: CocoData) -> Batch:
         detector, training, Link.between(detector, training), replace(QUICK, augmentation="none")
     )
     batch: Batch = next(iter(train.data.loaded(dataset, [range(3)])))
-    return batch
+    return batch.to(torch.device("cpu"))
 
 
 def test_detector_is_bit_identical_after_training(
