@@ -15,7 +15,7 @@ class CocoData:
     """A checked annotation file.
 
     Attributes:
-        images: COCO image entries, complete with width and height.
+        images: COCO image entries, complete with width and height; 0 where neither entry nor file tells them.
         annotations: COCO annotations, complete, with an id above 0 each, crowds included.
         categories: category id to name.
         folder: where the image files are.
@@ -72,31 +72,54 @@ def find(folder: Path, split: Literal["train", "val"]) -> tuple[Path, Path]:
     )
 
 
-def read(annotations: Path, folder: Path, *, images_needed: bool = True) -> CocoData:
+def locate(
+    split: Literal["train", "val"],
+    root: Path | None,
+    annotations: Path | None,
+    images: Path | None,
+    *,
+    images_needed: bool = True,
+) -> tuple[Path, Path]:
+    """(annotation file, image folder) of a split that is named by its data set's folder or by its parts.
+
+    Raises:
+        FileNotFoundError: the folder holds no such split.
+        ValueError: neither is named, or both are.
+    """
+    if annotations is not None and (images is not None or not images_needed):
+        return annotations, images or annotations.parent
+    if root is not None and annotations is None and images is None:
+        return find(root, split)
+    raise ValueError(
+        f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
+    )
+
+
+def read(annotations: Path, folder: Path, *, images_needed: bool = True, strict: bool = True) -> CocoData:
     """The checked content of a COCO or LVIS annotation file whose images are in ``folder``.
 
     Boxes without area are dropped; missing ``iscrowd`` and ``area`` are filled in; annotations are renumbered where an
     id is 0, missing or used twice, because COCO's evaluator takes id 0 for "not found".
 
+    Args:
+        annotations, folder: the file and where its images are.
+        images_needed: whether anybody will look at the images.
+        strict: whether all of them are needed; otherwise some may be missing or unreadable, though not all missing.
+
     Raises:
-        FileNotFoundError: the file is missing, or ``images_needed`` and an image is.
+        FileNotFoundError: the annotation file is missing, or images that are needed.
         ValueError: the file is not COCO JSON, or an annotation refers to nothing; the message says where.
     """
     content = _parse(annotations)
     images = content["images"]
     missing = [entry["file_name"] for entry in images if not (folder / entry["file_name"]).is_file()]
-    if missing and images_needed:
+    if missing and images_needed and (strict or len(missing) == len(images)):
         raise FileNotFoundError(
             f"{len(missing)} of {len(images)} images of {annotations} are not in {folder}, such as {missing[0]}"
         )
     notes: Counter[str] = Counter()
-    checked = []
-    for entry in images:
-        if not entry.get("width") or not entry.get("height"):
-            notes["image sizes read from files"] += 1
-            image = read_image(folder / entry["file_name"])
-            entry = {**entry, "width": image.width, "height": image.height}
-        checked.append(entry)
+    notes["image files missing"] = len(missing) if images_needed else 0
+    checked = [_sized(entry, folder, strict, notes) for entry in images]
     categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
     kept = _check_annotations(content["annotations"], {entry["id"] for entry in images}, categories, annotations, notes)
     with_objects = {annotation["image_id"] for annotation in kept if not annotation["iscrowd"]}
@@ -104,6 +127,19 @@ def read(annotations: Path, folder: Path, *, images_needed: bool = True) -> Coco
     frequencies = {entry["id"]: entry["frequency"] for entry in content["categories"] if "frequency" in entry}
     notes = Counter({note: count for note, count in notes.items() if count})
     return CocoData(checked, kept, categories, folder, dict(notes), frequencies, annotations)
+
+
+def _sized(entry: dict[str, Any], folder: Path, strict: bool, notes: Counter[str]) -> dict[str, Any]:
+    if entry.get("width") and entry.get("height"):
+        return entry
+    try:
+        width, height = read_image(folder / entry["file_name"]).size
+    except (OSError, ValueError):
+        if strict:
+            raise
+        width = height = 0
+    notes["image sizes read from files"] += width > 0
+    return {**entry, "width": width, "height": height}
 
 
 def _parse(path: Path) -> dict[str, Any]:

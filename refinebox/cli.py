@@ -142,7 +142,7 @@ def oracle_analysis(
 
     _check_output_file(json_file, csv_file, html_file)
     model = _load(detector, weights, device, short_side, long_side) if detector else None
-    truth = _read("val", data, annotations, images, files=results is None)
+    truth = _read("val", data, annotations, images, images_needed=results is None)
     done = analysis.run(
         truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
     )
@@ -183,6 +183,7 @@ def train(
     long_side: LongSide = None,
     categories: Categories = "check",
     seed: Annotated[int, typer.Option(help="Of the initial weights, the order and the augmentation.")] = 0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read.")] = False,
     workers: Workers = 0,
     device: Device = "auto",
 ) -> None:
@@ -203,8 +204,13 @@ def train(
         augmentation=augmentation,
         seed=seed,
     )
-    splits = _read("train", data, annotations, images), _read("val", data, val_annotations, val_images)
-    report = training.train(model, *splits, output, settings, categories=categories, workers=workers, continued=resume)
+    splits = (
+        _read("train", data, annotations, images, strict=strict),
+        _read("val", data, val_annotations, val_images, strict=strict),
+    )
+    report = training.train(
+        model, *splits, output, settings, categories=categories, workers=workers, continued=resume, strict=strict
+    )
     typer.echo(report.verdict())
     source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
     arguments = [*source, "--refiner", str(report.best), "--output", "better.safetensors"]
@@ -316,19 +322,12 @@ def _load(
 
 
 def _read(
-    split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
+    split: Literal["train", "val"], *named: Path | None, images_needed: bool = True, strict: bool = True
 ) -> "CocoData":
-    from refinebox.annotations import find, read
+    from refinebox.annotations import locate, read
 
-    if annotations is not None and (images is not None or not files):
-        found = annotations, images or annotations.parent
-    elif root is not None and annotations is None and images is None:
-        found = find(root, split)
-    else:
-        raise ValueError(
-            f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
-        )
-    data = read(*found, images_needed=files)
+    found = locate(split, *named, images_needed=images_needed)
+    data = read(*found, images_needed=images_needed, strict=strict)
     typer.echo(f"{split}: {data.summary()}")
     return data
 

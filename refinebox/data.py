@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -44,6 +44,7 @@ class Batch:
         original_sizes: ``[B, 2]`` (height, width) of the image files, in pixels.
         targets: one for each image.
         image_ids: the annotation file's ids.
+        unreadable: of each image that is left out, why; with all left out, the batch is empty.
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class Batch:
     original_sizes: Tensor
     targets: list[Target]
     image_ids: list[int]
+    unreadable: list[str] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``, and its images normalised there."""
@@ -58,7 +60,8 @@ class Batch:
         images = self.images.to(device, non_blocking=True)
         if images.dtype == torch.uint8:
             images = normalise_padded(images, self.sizes)
-        return Batch(images, self.sizes.to(device), self.original_sizes.to(device), targets, self.image_ids)
+        sizes, originals = self.sizes.to(device), self.original_sizes.to(device)
+        return replace(self, images=images, sizes=sizes, original_sizes=originals, targets=targets)
 
     def pin_memory(self) -> "Batch":
         """The same batch with its images where CUDA can copy them from while other work goes on."""
@@ -68,7 +71,14 @@ class Batch:
 Sample = tuple[Tensor, Target, tuple[int, int], int]
 
 
-class CocoDataset(Dataset[Sample]):
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands for an image that cannot be read, and why; the reason names the file."""
+
+    reason: str
+
+
+class CocoDataset(Dataset[Sample | Unreadable]):
     """Images and objects of a data set, as a detector wants them.
 
     Augmentation depends on (seed, epoch, image) alone, so that neither workers nor an interruption change it.
@@ -81,6 +91,10 @@ class CocoDataset(Dataset[Sample]):
         augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
         seed: of the augmentation.
         keep_empty: keep images without objects, as evaluation must and training does not.
+
+    Attributes:
+        epoch: which decides the augmentation.
+        strict: whether an image that cannot be read is an error (FileNotFoundError, ValueError) or :class:`Unreadable`.
     """
 
     def __init__(
@@ -96,7 +110,7 @@ class CocoDataset(Dataset[Sample]):
         keep_empty: bool = True,
     ) -> None:
         self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
-        self.augmentation, self.seed, self.epoch = augmentation, seed, 0
+        self.augmentation, self.seed, self.epoch, self.strict = augmentation, seed, 0, True
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
             if not annotation["iscrowd"]:
@@ -112,10 +126,18 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample | Unreadable:
         """uint8 image ``[3, H, W]``, target, original (height, width) in pixels, image id."""
+        try:
+            image = read_image(self.folder / self.images[index]["file_name"])
+        except (OSError, ValueError) as error:
+            if self.strict:
+                raise
+            return Unreadable(str(error))
+        return self._sample(index, image)
+
+    def _sample(self, index: int, image: Image.Image) -> Sample:
         entry = self.images[index]
-        image = read_image(self.folder / entry["file_name"])
         original = image.height, image.width
         boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
         choice = random.Random(f"{self.seed} {self.epoch} {entry['id']}")
@@ -137,11 +159,13 @@ class CocoDataset(Dataset[Sample]):
         )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """One padded batch."""
-    images, sizes = pad([sample[0] for sample in samples])
-    originals = torch.tensor([sample[2] for sample in samples])
-    return Batch(images, sizes, originals, [sample[1] for sample in samples], [sample[3] for sample in samples])
+def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
+    """One padded batch of those images that could be read."""
+    unreadable = [sample.reason for sample in samples if isinstance(sample, Unreadable)]
+    found = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    images, sizes = pad([sample[0] for sample in found])
+    originals = torch.tensor([sample[2] for sample in found], dtype=torch.int64).reshape(-1, 2)
+    return Batch(images, sizes, originals, [sample[1] for sample in found], [sample[3] for sample in found], unreadable)
 
 
 def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:

@@ -27,8 +27,8 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
 
@@ -112,6 +112,8 @@ def random_crop(
 
 def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """One zero-padded batch ``[B, 3, H, W]`` (right and bottom) and the unpadded sizes ``[B, 2]`` (height, width)."""
+    if not images:
+        return torch.empty(0, 3, 0, 0), torch.empty(0, 2, dtype=torch.int64)
     sizes = torch.tensor([image.shape[-2:] for image in images])
     height, width = sizes.amax(0).tolist()
     # channels last, as images are decoded and as detectors read them

@@ -1,7 +1,7 @@
 """The folder of a training: what it was started with, what every epoch gave, and the best refiner."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,16 @@ def forget_after(metrics: Path, epoch: int) -> None:
         checkpoint.write_bytes(metrics, "".join(f"{line}\n" for line in lines).encode())
 
 
-def record(output: Path, line: Mapping[str, Any], epochs: int) -> None:
-    """Prints one epoch in one line, and adds it to ``metrics.jsonl``."""
+def record(output: Path, line: Mapping[str, Any], epochs: int, unreadable: Sequence[str] = ()) -> None:
+    """Prints one epoch in one line and adds it to ``metrics.jsonl``, and how many images are ``unreadable``, if any."""
     before, after = points(line["before"]), points(line["after"])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
-    print(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}, {line['seconds']:.0f} s", flush=True)
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}, {line['seconds']:.0f} s"
+    if unreadable:
+        line = {**line, "unreadable": len(unreadable)}
+        images = "1 image" if len(unreadable) == 1 else f"{len(unreadable)} images"
+        text += f"; left out {images} that could not be read, such as: {min(unreadable)}"
+    print(text, flush=True)
     with (output / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
 

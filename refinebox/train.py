@@ -107,14 +107,16 @@ def train(
     categories: Matching = "check",
     workers: int = 0,
     continued: bool = False,
+    strict: bool = False,
 ) -> Report:
     """Trains a refiner and writes ``best.safetensors``, ``last/``, ``metrics.jsonl`` and ``config.json`` to ``output``.
 
     On the CPU, a run that was interrupted and continued ends bit for bit as one that was not. Processes that torchrun
-    started share every batch; the first of them writes.
+    started share every batch; the first of them writes. Images that cannot be read are left out and counted.
 
     Raises:
-        ValueError: categories differ, settings changed since the interruption, or no training image has an object.
+        ValueError: categories differ, settings changed since the interruption, no training image has an object or can
+            be read, or, where ``strict``, one cannot; a missing one is then a FileNotFoundError.
         FileExistsError, NotADirectoryError: ``output`` holds another run, or is a file.
         FloatingPointError: the loss is no longer finite; the message names the images.
         ConnectionError: another process has ended.
@@ -122,6 +124,7 @@ def train(
     """
     links = [Link.between(detector, split, categories) for split in (training, validation)]
     dataset = training_dataset(detector, training, links[0], settings)
+    dataset.strict = strict
     if not len(dataset):
         raise ValueError(f"none of the {len(training.images)} training images has an object; check the annotations")
     torch.manual_seed(settings.seed)
@@ -132,9 +135,9 @@ def train(
     if first:
         open_run(output, configuration(detector, training, asdict(settings)), continued)
     state = output / "last" / "state.safetensors"
-    progress: dict[str, Any] = {"epoch": 0, "step": 0, "losses": {}, "seconds": 0.0, "best": None}
+    progress: dict[str, Any] = {"epoch": 0, "step": 0, "losses": {}, "unreadable": [], "seconds": 0.0, "best": None}
     if continued and state.exists():
-        progress = resume.load(state, refiner, optimizer)
+        progress |= resume.load(state, refiner, optimizer)
     if first:
         forget_after(output / "metrics.jsonl", progress["epoch"])
     start = time.monotonic() - progress["seconds"]
@@ -144,15 +147,19 @@ def train(
             if interruption.signal:
                 progress["seconds"] = round(time.monotonic() - start, 1)
                 raise interrupted(output, state if first else None, refiner, optimizer, progress, interruption)
-            metrics = evaluate.evaluate(model, validation, links[1], batch_size=settings.batch_size, workers=workers)
+            unreadable, size = progress["unreadable"], settings.batch_size
+            noted = None if strict else unreadable
+            metrics = evaluate.evaluate(model, validation, links[1], batch_size=size, workers=workers, unreadable=noted)
             losses = {name: loss / len(steps_of(dataset, settings)) for name, loss in progress["losses"].items()}
-            progress |= {"epoch": epoch + 1, "step": 0, "losses": {}, "seconds": round(time.monotonic() - start, 1)}
+            progress |= {"epoch": epoch + 1, "step": 0, "losses": {}, "unreadable": []}
+            progress["seconds"] = round(time.monotonic() - start, 1)
             better = progress["best"] is None or points(metrics["after"]) > points(progress["best"]["after"])
             if better:
                 progress["best"] = {"epoch": epoch + 1, **metrics}
             if not first:
                 continue
-            record(output, {"epoch": epoch + 1, **losses, **metrics, "seconds": progress["seconds"]}, settings.epochs)
+            line = {"epoch": epoch + 1, **losses, **metrics, "seconds": progress["seconds"]}
+            record(output, line, settings.epochs, unreadable)
             if better:
                 learned = {**progress["best"], "categories": links[0].categories(training)}
                 write_refiner(output / "best.safetensors", refiner, detector, asdict(settings), learned)
@@ -176,7 +183,11 @@ def train_epoch(
     interruption: Interruption,
     workers: int,
 ) -> None:
-    """What is left of the epoch that ``progress`` names; counts steps and sums losses there, and stops when asked."""
+    """What is left of the epoch that ``progress`` names; counts steps and sums losses there, and stops when asked.
+
+    Why images could not be read, in any process, is noted there too; ValueError where none could.
+    """
+    unreadable: list[str] = []
     epoch = dataset.epoch = progress["epoch"]
     steps = steps_of(dataset, settings)
     # every process takes its share of every batch, and in as many parts as memory demands
@@ -188,12 +199,16 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = settings.rate(epoch * len(steps) + progress["step"], settings.epochs * len(steps))
         batches = [next(loader).to(device) for piece in share if len(piece)]
+        unreadable += [reason for batch in batches for reason in batch.unreadable]
         losses = train_step(detector, refiner, optimizer, batches, settings, epoch)
         progress["step"] += 1
         for name, loss in losses.items():
             progress["losses"][name] = progress["losses"].get(name, 0.0) + loss
         if agreed(interruption, device):
-            return
+            break
+    progress["unreadable"] += distributed.gathered(unreadable)
+    if len(progress["unreadable"]) == len(dataset):
+        raise ValueError(f"none of {len(dataset)} training images could be read: {min(progress['unreadable'])}")
 
 
 def agreed(interruption: Interruption, device: torch.device) -> bool:
@@ -231,19 +246,25 @@ def train_step(
 ) -> dict[str, float]:
     """One step of the optimizer on the parts of a batch that this process has; the total loss and its parts.
 
+    Parts without images are passed over; where no process has an image, nothing is learned and the losses are 0.
+
     Raises:
         FloatingPointError: the loss is not finite; the refiner is left as it was.
         ConnectionError: another process has ended.
     """
     parameters = list(refiner.parameters())
-    count = sum(len(target.boxes) for batch in batches for target in batch.targets)
-    objects = max(1, int(distributed.total(torch.tensor(count, device=parameters[0].device))))
+    names = loss_names(settings.steps)
+    batches = [batch for batch in batches if batch.image_ids]
+    boxes = [len(target.boxes) for batch in batches for target in batch.targets]  # of each image
+    counts = torch.tensor([len(boxes), sum(boxes)], device=parameters[0].device)
+    images, objects = distributed.total(counts).tolist()
+    if not images:
+        return dict.fromkeys(["loss", *names], 0.0)
     optimizer.zero_grad()
     sums = torch.zeros(2 * settings.steps, device=parameters[0].device)
-    names = loss_names(settings.steps)
     for batch in batches:
         try:
-            losses = batch_losses(detector, refiner, batch, settings.jitter, objects, f"{settings.seed} {epoch}")
+            losses = batch_losses(detector, refiner, batch, settings.jitter, objects or 1, f"{settings.seed} {epoch}")
             parts = torch.stack([losses[name] for name in names])
             if not parts.isfinite().all():
                 raise FloatingPointError(

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_files import CATEGORIES, annotation, image_entries, read, without, write_images
+from coco_files import CATEGORIES, annotation, image_entries, read, without, write_images, written
 from pycocotools.coco import COCO
 
-from refinebox.annotations import find
+from refinebox.annotations import find, locate
 from refinebox.annotations import read as read_file
 
 
@@ -161,6 +161,38 @@ def test_missing_image_files_are_counted_and_one_is_named(folder: Path) -> None:
     (folder / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 2 images of .*coco\.json are not in .*, such as 2\.png"):
         read(folder)
+
+
+def test_some_image_files_may_be_missing_where_nobody_is_strict(folder: Path) -> None:
+    (folder / "2.png").unlink()
+    found = read_file(written(folder), folder, strict=False)
+    assert [entry["id"] for entry in found.images] == [1, 2]
+    assert "; 1 image files missing" in found.summary()
+    assert "missing" not in read_file(written(folder), folder, images_needed=False).summary()
+
+
+def test_all_image_files_missing_is_an_error_even_so(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 images of .*coco\.json are not in .*, such as 1\.png"):
+        read_file(written(folder), folder / "elsewhere", strict=False)
+
+
+def test_an_unreadable_image_has_no_size_where_nobody_is_strict(folder: Path) -> None:
+    (folder / "1.png").write_bytes(b"")
+    path = written(folder, images=[without(entry, "width") for entry in image_entries()])
+    found = read_file(path, folder, strict=False)
+    assert [(entry["width"], entry["height"]) for entry in found.images] == [(0, 0), (40, 60)]
+    assert "; 1 image sizes read from files" in found.summary()
+
+
+def test_a_split_is_named_by_its_folder_or_by_its_parts(folder: Path, tmp_path: Path) -> None:
+    layout(tmp_path / "coco", ["annotations/instances_val.json"], ["val"])
+    expected = tmp_path / "coco/annotations/instances_val.json", tmp_path / "coco/val"
+    assert locate("val", tmp_path / "coco", None, None) == expected
+    assert locate("val", None, folder / "a.json", folder) == (folder / "a.json", folder)
+    assert locate("val", None, folder / "a.json", None, images_needed=False) == (folder / "a.json", folder)
+    for named in ((None, None, None), (None, folder / "a.json", None), (folder, None, folder)):
+        with pytest.raises(ValueError, match=r"the val images are not named: pass --data DIR, or both the annotation"):
+            locate("val", *named)
 
 
 def test_annotations_without_images_are_an_error(folder: Path) -> None:

@@ -94,6 +94,30 @@ def test_an_unreadable_image_is_named(folder: Path) -> None:
         dataset(found)[0]
 
 
+def test_an_unreadable_image_is_left_out_where_that_is_wished(folder: Path) -> None:
+    samples = dataset(read(folder))
+    kept = data.collate([samples[1]])
+    (folder / "1.png").write_bytes(b"")
+    samples.strict = False
+    batch = data.collate([samples[0], samples[1]])
+    assert batch.image_ids == [2]
+    assert [reason.partition(": ")[0] for reason in batch.unreadable] == [f"{folder / '1.png'} is not a readable image"]
+    assert torch.equal(batch.images, kept.images)
+    assert torch.equal(batch.original_sizes, kept.original_sizes)
+    assert batch.to(torch.device("cpu")).unreadable == batch.unreadable
+
+
+def test_a_batch_of_unreadable_images_is_empty(folder: Path) -> None:
+    samples = dataset(read(folder))
+    samples.strict = False
+    for path in folder.glob("*.png"):
+        path.unlink()
+    batch = data.collate([samples[0], samples[1]]).to(torch.device("cpu"))
+    assert batch.unreadable == [f"{folder / '1.png'} is not there", f"{folder / '2.png'} is not there"]
+    assert (len(batch.images), batch.sizes.shape, batch.original_sizes.shape) == (0, (0, 2), (0, 2))
+    assert (batch.targets, batch.image_ids) == ([], [])
+
+
 def test_a_flip_mirrors_image_and_boxes(folder: Path) -> None:
     found = read(folder)
     plain, flipping = dataset(found)[0], dataset(found, augmentation="flip")
