@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from refinebox import bootstrap, checkpoint, oracle, swaps, tide
+from refinebox.annotations import CocoData
 from refinebox.categories import Matching
-from refinebox.data import CocoData
 from refinebox.detector import Detector
 from refinebox.evaluate import Bools, Evaluation, Evaluator, Link, Rows
 from refinebox.overlaps import FOREGROUND, Objects

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 from refinebox.evaluate import Ints, Rows, top
 from refinebox.overlaps import Objects, Overlaps, Pass
 from refinebox.precision import Ranking

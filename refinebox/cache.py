@@ -7,7 +7,7 @@ needs the backbone.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refinebox import checkpoint, distributed
-from refinebox.data import Batch, CocoDataset, collate
+from refinebox.data import Batch, CocoDataset
 from refinebox.detector import Detector
 from refinebox.observation import Observation, observe
 from refinebox.record import Record, empty_maps, encode, fill, read, recorded
@@ -33,12 +33,14 @@ class Piece:
         records: of each image, None where there is none yet.
         batch: the images themselves, unless every record has cells.
         image_ids: the annotation file's ids.
+        unreadable: why other images of the batch could not be read; they are left out.
     """
 
     paths: list[Path]
     records: list[Record | None]
     batch: Batch | None
     image_ids: list[int]
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def objects(self) -> int:
@@ -50,6 +52,10 @@ class Piece:
     def to(self, device: torch.device) -> "Piece":
         """The same piece with its images on ``device``."""
         return replace(self, batch=self.batch and self.batch.to(device))
+
+    def pin_memory(self) -> "Piece":
+        """The same piece with its images where CUDA can copy them from while other work goes on."""
+        return replace(self, batch=self.batch and self.batch.pin_memory())
 
 
 class Cache(Dataset[Piece]):
@@ -85,11 +91,20 @@ class Cache(Dataset[Piece]):
 
     def __getitems__(self, indices: Sequence[int]) -> Piece:
         """A batch; its images are read only if some record has no cells."""
+        ids = [self.dataset.images[index]["id"] for index in indices]
         paths = [self._path(index) for index in indices]
         records = [read(path) for path in paths]
-        complete = all(record is not None and record.kept for record in records)
-        batch = None if complete else collate([self.dataset[index] for index in indices])
-        return Piece(paths, records, batch, [self.dataset.images[index]["id"] for index in indices])
+        if all(record is not None and record.kept for record in records):
+            return Piece(paths, records, None, ids)
+        batch = self.dataset.__getitems__(indices)
+        there = [place for place, image_id in enumerate(ids) if image_id in batch.image_ids]
+        return Piece(
+            [paths[place] for place in there],
+            [records[place] for place in there],
+            batch,
+            batch.image_ids,
+            batch.unreadable,
+        )
 
     def observe(self, detector: Detector, piece: Piece) -> Observation:
         """As :func:`refinebox.observation.observe`, from records where there are any; writes those that are missing.
@@ -154,10 +169,11 @@ class Cache(Dataset[Piece]):
         return record
 
     def _path(self, index: int) -> Path:
-        images, folder = self.dataset.images, self.dataset.folder
+        name = self.dataset.images[index]["file_name"]
+        path = self.dataset.folder / name
         depends = [
-            images[index]["file_name"],
-            (folder / images[index]["file_name"]).stat().st_size,
+            name,
+            path.stat().st_size if path.exists() else None,
             self.dataset.boxes[index].tolist(),
             self.dataset.columns[index].tolist(),
         ]

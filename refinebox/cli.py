@@ -120,7 +120,7 @@ def oracle_analysis(
 
     check_output_file(json_file, csv_file, html_file)
     model = load(detector, weights, device, short_side, long_side) if detector else None
-    truth = read_split("val", data, annotations, images, files=results is None)
+    truth = read_split("val", data, annotations, images, images_needed=results is None)
     done = analysis.run(
         truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
     )
@@ -186,6 +186,7 @@ def train(
     ] = None,
     cache_size: Annotated[float, typer.Option(min=0, help="Gigabytes that this folder may take.")] = 100,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files for TensorBoard too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Two batches of everything, then exit.")] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
@@ -201,9 +202,13 @@ def train(
 
     model = load(detector, weights, device, short_side, long_side)
     chosen = settings.choose(recipe, ctx.params, cached=cache is not None, device=next(model.parameters()).device)
-    splits = read_split("train", data, annotations, images), read_split("val", data, val_annotations, val_images)
+    splits = (
+        read_split("train", data, annotations, images, strict=strict),
+        read_split("val", data, val_annotations, val_images, strict=strict),
+    )
     if dry_run:
-        typer.echo(rehearse(model, *splits, chosen, categories=categories, workers=workers, cached=cache is not None))
+        options = {"cached": cache is not None, "strict": strict}
+        typer.echo(rehearse(model, *splits, chosen, categories=categories, workers=workers, **options))
         return
     report = run(
         model,
@@ -216,6 +221,7 @@ def train(
         cache=cache,
         cache_limit=cache_size * 1e9,
         tensorboard=tensorboard,
+        strict=strict,
     )
     source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
     arguments = [*source, "--refiner", str(report.best), "--output", "better.safetensors"]

@@ -1,11 +1,8 @@
-"""COCO-format annotations to padded batches; every oddity of real files is handled here and counted."""
+"""Annotated images to padded batches."""
 
-import json
 import random
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -14,8 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_convert, clip_boxes_to_image
 
+from refinebox.annotations import CocoData as CocoData
+from refinebox.annotations import find as find  # whoever makes batches reads annotations first
+from refinebox.annotations import read as read
 from refinebox.boxes import to_fractions
-from refinebox.images import Layout, pad, preprocess, random_crop, read_image
+from refinebox.images import Layout, normalise_padded, pad, random_crop, read_image, to_pixels
 
 Augmentation = Literal["multiscale", "flip", "none"]
 
@@ -38,11 +38,13 @@ class Batch:
     """Padded images and their objects.
 
     Attributes:
-        images: ``[B, 3, H, W]`` normalised, zero-padded right and bottom.
+        images: ``[B, 3, H, W]`` zero-padded right and bottom: uint8 as it is loaded, which is a quarter of what travels
+            between processes and to the device, and normalised float32, as detectors want it, after :meth:`to`.
         sizes: ``[B, 2]`` (height, width) without padding, in pixels.
         original_sizes: ``[B, 2]`` (height, width) of the image files, in pixels.
         targets: one for each image.
         image_ids: the annotation file's ids.
+        unreadable: of each image that is left out, why; with all left out, the batch is empty.
     """
 
     images: Tensor
@@ -50,6 +52,7 @@ class Batch:
     original_sizes: Tensor
     targets: list[Target]
     image_ids: list[int]
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def objects(self) -> int:
@@ -57,205 +60,30 @@ class Batch:
         return sum(len(target.boxes) for target in self.targets)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``, and its images normalised there."""
         targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
-        images, sizes = self.images.to(device, non_blocking=True), self.sizes.to(device)
-        return Batch(images, sizes, self.original_sizes.to(device), targets, self.image_ids)
+        images = self.images.to(device, non_blocking=True)
+        if images.dtype == torch.uint8:
+            images = normalise_padded(images, self.sizes)
+        sizes, originals = self.sizes.to(device), self.original_sizes.to(device)
+        return replace(self, images=images, sizes=sizes, original_sizes=originals, targets=targets)
 
-
-@dataclass(frozen=True)
-class CocoData:
-    """A checked annotation file.
-
-    Attributes:
-        images: COCO image entries, complete with width and height.
-        annotations: COCO annotations, complete, with an id above 0 each, crowds included.
-        categories: category id to name.
-        folder: where the image files are.
-        notes: what was dropped or filled in, and how often.
-        frequencies: of each category id, ``r``, ``c`` or ``f``, in LVIS annotations; empty in others.
-        source: the annotation file.
-    """
-
-    images: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
-    categories: dict[int, str]
-    folder: Path
-    notes: dict[str, int]
-    frequencies: dict[int, str] = field(default_factory=dict)
-    source: Path | None = None
-
-    def summary(self) -> str:
-        """One line for people: how much there is, and what was dropped or filled in."""
-        notes = "".join(f"; {count:,} {note}" for note, count in self.notes.items())
-        return f"{len(self.images):,} images, {len(self.annotations):,} boxes, {len(self.categories)} categories{notes}"
-
-    def coco(self) -> dict[str, Any]:
-        """The content as COCO JSON, for evaluators."""
-        categories = [{"id": category_id, "name": name} for category_id, name in self.categories.items()]
-        annotations = [dict(annotation) for annotation in self.annotations]  # evaluators write into them
-        return {"info": {}, "images": self.images, "annotations": annotations, "categories": categories}
-
-
-def find(folder: Path, split: Literal["train", "val"]) -> tuple[Path, Path]:
-    """(annotation file, image folder) of a split in COCO's layout, or in that of Roboflow's COCO export.
-
-    Raises:
-        FileNotFoundError: neither is there; the message says what was looked for.
-    """
-    found = sorted((folder / "annotations").glob(f"instances_{split}*.json"))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise FileNotFoundError(
-            f"{folder}/annotations holds several {split} files ({names}); name one with --annotations and --images"
-        )
-    if found:
-        name = found[0].stem.removeprefix("instances_")
-        folders = [folder / name, folder / "images" / name, folder / "images"]
-        for images in folders:
-            if images.is_dir():
-                return found[0], images
-        raise FileNotFoundError(f"no images for {found[0]}; looked for the folders {', '.join(map(str, folders))}")
-    export = folder / ("valid" if split == "val" else split)
-    if (export / "_annotations.coco.json").is_file():
-        return export / "_annotations.coco.json", export
-    raise FileNotFoundError(
-        f"no {split} annotations under {folder}: expected annotations/instances_{split}*.json; "
-        "name the parts with --annotations and --images"
-    )
-
-
-def read(annotations: Path, folder: Path, *, images_needed: bool = True) -> CocoData:
-    """The checked content of a COCO or LVIS annotation file whose images are in ``folder``.
-
-    Boxes without area are dropped; missing ``iscrowd`` and ``area`` are filled in; annotations are renumbered where an
-    id is 0, missing or used twice, because COCO's evaluator takes id 0 for "not found".
-
-    Raises:
-        FileNotFoundError: the file is missing, or ``images_needed`` and an image is.
-        ValueError: the file is not COCO JSON, or an annotation refers to nothing; the message says where.
-    """
-    content = _parse(annotations)
-    images = content["images"]
-    missing = [entry["file_name"] for entry in images if not (folder / entry["file_name"]).is_file()]
-    if missing and images_needed:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images of {annotations} are not in {folder}, such as {missing[0]}"
-        )
-    notes: Counter[str] = Counter()
-    checked = []
-    for entry in images:
-        if not entry.get("width") or not entry.get("height"):
-            notes["image sizes read from files"] += 1
-            image = read_image(folder / entry["file_name"])
-            entry = {**entry, "width": image.width, "height": image.height}
-        checked.append(entry)
-    categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    kept = _check_annotations(content["annotations"], {entry["id"] for entry in images}, categories, annotations, notes)
-    with_objects = {annotation["image_id"] for annotation in kept if not annotation["iscrowd"]}
-    notes["images without objects"] = len(checked) - len(with_objects)
-    frequencies = {entry["id"]: entry["frequency"] for entry in content["categories"] if "frequency" in entry}
-    notes = Counter({note: count for note, count in notes.items() if count})
-    return CocoData(checked, kept, categories, folder, dict(notes), frequencies, annotations)
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no annotation file at {path}; check the path")
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected COCO annotations") from error
-    needed = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "category_id", "bbox"),
-        "categories": ("id", "name"),
-    }
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        content["images"] = [_named(entry) for entry in content["images"]]
-    for key, fields in needed.items():
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise ValueError(f"{path} is not COCO JSON: no list {key!r}; expected {', '.join(needed)}")
-        for index, entry in enumerate(entries):
-            lacking = [field for field in fields if not isinstance(entry, dict) or field not in entry]
-            if lacking:
-                raise ValueError(f"{path} is not COCO JSON: {key}[{index}] has no {lacking[0]!r}")
-            wrong = [field for field in fields if field.endswith("id") and not isinstance(entry[field], int)]
-            if wrong:
-                raise ValueError(
-                    f"{path}: {wrong[0]!r} of {key}[{index}] is {entry[wrong[0]]!r}; expected a whole number"
-                )
-    if not content["images"]:
-        raise ValueError(f"{path} lists no images; expected at least one")
-    for key, what in (("images", "an image"), ("categories", "a category")):
-        if len({entry["id"] for entry in content[key]}) < len(content[key]):
-            raise ValueError(f"{path} uses {what} id twice; ids must be unique")
-    return dict(content)
-
-
-def _named(entry: Any) -> Any:
-    """LVIS names an image file by its address alone, of which COCO's folder and file are the last two parts."""
-    if not isinstance(entry, dict) or "file_name" in entry or "coco_url" not in entry:
-        return entry
-    return {**entry, "file_name": "/".join(str(entry["coco_url"]).split("/")[-2:])}
-
-
-def _check_annotations(
-    entries: Sequence[Mapping[str, Any]],
-    image_ids: set[int],
-    categories: Mapping[int, str],
-    path: Path,
-    notes: Counter[str],
-) -> list[dict[str, Any]]:
-    stray = sorted({str(entry["image_id"]) for entry in entries if entry["image_id"] not in image_ids})
-    if stray:
-        raise ValueError(
-            f"{path}: annotations without images, image ids {', '.join(stray[:5])} ({len(stray)} in all) are not listed"
-        )
-    unknown = sorted({str(entry["category_id"]) for entry in entries if entry["category_id"] not in categories})
-    if unknown:
-        raise ValueError(
-            f"{path}: annotations of unknown categories {', '.join(unknown[:5])}; "
-            f"listed are {', '.join(map(str, categories))}"
-        )
-    ids = [entry.get("id") or 0 for entry in entries]
-    renumber = 0 in ids or len(set(ids)) < len(ids)
-    kept = []
-    for index, entry in enumerate(entries):
-        box = entry["bbox"]
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(isinstance(value, int | float) and abs(value) < float("inf") for value in box)
-        ):
-            raise ValueError(
-                f"{path}: the box of annotation {index} of image {entry['image_id']} is {box}; "
-                "expected [x, y, width, height]"
-            )
-        if box[2] <= 0 or box[3] <= 0:
-            notes["boxes without area dropped"] += 1
-            continue
-        area = entry.get("area")
-        notes["areas filled in"] += area is None
-        notes["iscrowd flags filled in"] += entry.get("iscrowd") is None
-        notes["crowd regions (not trained on)"] += bool(entry.get("iscrowd"))
-        kept.append(
-            {
-                **entry,
-                "id": index + 1 if renumber else entry["id"],
-                "iscrowd": int(bool(entry.get("iscrowd"))),
-                "area": box[2] * box[3] if area is None else area,
-            }
-        )
-    notes["annotation ids renumbered"] = len(kept) if renumber else 0
-    return kept
+    def pin_memory(self) -> "Batch":
+        """The same batch with its images where CUDA can copy them from while other work goes on."""
+        return replace(self, images=self.images.pin_memory())
 
 
 Sample = tuple[Tensor, Target, tuple[int, int], int]
 
 
-class CocoDataset(Dataset[Sample]):
+@dataclass(frozen=True)
+class Unreadable:
+    """What stands for an image that cannot be read, and why; the reason names the file."""
+
+    reason: str
+
+
+class CocoDataset(Dataset[Sample | Unreadable]):
     """Images and objects of a data set, as a detector wants them.
 
     Augmentation depends on (seed, ``variant``, image) alone, so that neither workers nor an interruption change it.
@@ -269,6 +97,10 @@ class CocoDataset(Dataset[Sample]):
         augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
         seed: of the augmentation.
         keep_empty: keep images without objects, as evaluation must and training does not.
+
+    Attributes:
+        variant: which decides the augmentation.
+        strict: whether an image that cannot be read is an error (FileNotFoundError, ValueError) or :class:`Unreadable`.
     """
 
     def __init__(
@@ -284,7 +116,7 @@ class CocoDataset(Dataset[Sample]):
         keep_empty: bool = True,
     ) -> None:
         self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
-        self.augmentation, self.seed, self.variant = augmentation, seed, 0
+        self.augmentation, self.seed, self.variant, self.strict = augmentation, seed, 0, True
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
             if not annotation["iscrowd"]:
@@ -300,10 +132,22 @@ class CocoDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Sample:
-        """Image tensor, target, original (height, width) in pixels, image id."""
+    def __getitem__(self, index: int) -> Sample | Unreadable:
+        """uint8 image ``[3, H, W]``, target, original (height, width) in pixels, image id."""
+        try:
+            image = read_image(self.folder / self.images[index]["file_name"])
+        except (OSError, ValueError) as error:
+            if self.strict:
+                raise
+            return Unreadable(str(error))
+        return self._sample(index, image)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """One padded batch."""
+        return collate([self[index] for index in indices])
+
+    def _sample(self, index: int, image: Image.Image) -> Sample:
         entry = self.images[index]
-        image = read_image(self.folder / entry["file_name"])
         original = image.height, image.width
         boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
         choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
@@ -311,35 +155,32 @@ class CocoDataset(Dataset[Sample]):
             image, boxes = random_crop(image, boxes, self.short_side, choice)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
         fractions = to_fractions(boxes[kept], torch.tensor([image.height, image.width]))
-        if self.flips(entry["id"], choice):
+        if self._flips(entry["id"], choice):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             fractions = torch.stack([1 - fractions[:, 0], *fractions.unbind(-1)[1:]], dim=-1)
         short_side = self.short_side
         if self.augmentation == "multiscale":
             short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
         return (
-            preprocess(image, short_side, self.long_side, self.layout),
+            to_pixels(image, short_side, self.long_side, self.layout),
             Target(fractions, self.columns[index][kept]),
             original,
             entry["id"],
         )
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """One padded batch."""
-        return collate([self[index] for index in indices])
-
-    def flips(self, image_id: int, choice: random.Random) -> bool:
-        """Whether an image is turned around, which ``choice`` decides where it is not every other time."""
+    def _flips(self, image_id: int, choice: random.Random) -> bool:
         if self.augmentation == "flip":
             return (random.Random(f"{self.seed} {image_id}").random() < 0.5) == (self.variant % 2 == 0)
         return self.augmentation == "multiscale" and choice.random() < 0.5
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """One padded batch."""
-    images, sizes = pad([sample[0] for sample in samples])
-    originals = torch.tensor([sample[2] for sample in samples])
-    return Batch(images, sizes, originals, [sample[1] for sample in samples], [sample[3] for sample in samples])
+def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
+    """One padded batch of those images that could be read."""
+    unreadable = [sample.reason for sample in samples if isinstance(sample, Unreadable)]
+    found = [sample for sample in samples if not isinstance(sample, Unreadable)]
+    images, sizes = pad([sample[0] for sample in found])
+    originals = torch.tensor([sample[2] for sample in found], dtype=torch.int64).reshape(-1, 2)
+    return Batch(images, sizes, originals, [sample[1] for sample in found], [sample[3] for sample in found], unreadable)
 
 
 def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
@@ -347,9 +188,21 @@ def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def loaded(dataset: Dataset[Any], pieces: Sequence[Sequence[int]], workers: int = 0) -> "DataLoader[Any]":
-    """One batch for each piece of indices, in their order, as ``dataset`` makes it."""
-    return DataLoader(dataset, batch_sampler=pieces, num_workers=workers, collate_fn=_as_it_is)  # type: ignore[arg-type]
+def loaded(
+    dataset: Dataset[Any], pieces: Sequence[Sequence[int]], workers: int = 0, device: torch.device | None = None
+) -> "DataLoader[Any]":
+    """One batch for each piece of indices, in their order, as ``dataset`` makes it; every worker prepares two ahead.
+
+    Batches that go to a CUDA ``device`` wait in pinned memory.
+    """
+    pinned = device is not None and device.type == "cuda"
+    return DataLoader(
+        dataset,
+        batch_sampler=pieces,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pinned,
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.ops import box_convert
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 from refinebox.evaluate import Bools, Floats, Ints
 from refinebox.gains import Gain, Placement
 from refinebox.images import read_image

@@ -27,9 +27,9 @@ def read_image(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except FileNotFoundError:
-        raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is not there") from error
+    except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
 
 
@@ -68,17 +68,27 @@ def _rounded(short: int, long: int, short_side: int, long_side: int) -> tuple[in
 
 
 def preprocess(image: Image.Image, short_side: int, long_side: int, layout: Layout = "authors") -> Tensor:
-    """``[3, H, W]`` normalised image, resized (bilinear, antialiased, on 8-bit values) as :func:`resized` says."""
+    """``[3, H, W]`` normalised image, resized as :func:`to_pixels` does it."""
+    return normalise(to_pixels(image, short_side, long_side, layout))
+
+
+def to_pixels(image: Image.Image, short_side: int, long_side: int, layout: Layout = "authors") -> Tensor:
+    """``[3, H, W]`` uint8 image, resized (bilinear, antialiased, on 8-bit values) as :func:`resized` says.
+
+    Decoded and resized by Pillow. torchvision decodes JPEG and PNG to the same pixels a little faster, but resizes to
+    others (one of 255 off in 3 of 10,000), and to hand over its pixels to Pillow takes what its decoder saves.
+    """
     height, width = resized(image.height, image.width, short_side, long_side, layout)
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return normalise(image)
+    pixels: Tensor = transforms.pil_to_tensor(image)
+    return pixels
 
 
-def normalise(image: Image.Image) -> Tensor:
-    """``[3, H, W]`` float image with ImageNet mean 0 and deviation 1 in each channel."""
-    pixels = transforms.to_dtype(transforms.pil_to_tensor(image), torch.float32, scale=True)
-    normalised: Tensor = transforms.normalize(pixels, list(MEAN), list(STD))
+def normalise(pixels: Tensor) -> Tensor:
+    """``[..., 3, H, W]`` float image of a uint8 one, with ImageNet mean 0 and deviation 1 in each channel."""
+    scaled = transforms.to_dtype(pixels, torch.float32, scale=True)
+    normalised: Tensor = transforms.normalize(scaled, list(MEAN), list(STD), inplace=True)
     return normalised
 
 
@@ -102,9 +112,21 @@ def random_crop(
 
 def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """One zero-padded batch ``[B, 3, H, W]`` (right and bottom) and the unpadded sizes ``[B, 2]`` (height, width)."""
+    if not images:
+        return torch.empty(0, 3, 0, 0), torch.empty(0, 2, dtype=torch.int64)
     sizes = torch.tensor([image.shape[-2:] for image in images])
     height, width = sizes.amax(0).tolist()
-    batch = torch.zeros(len(images), 3, height, width)
+    # channels last, as images are decoded and as detectors read them
+    batch = torch.empty(len(images), 3, height, width, dtype=images[0].dtype, memory_format=torch.channels_last).zero_()
     for row, image in zip(batch, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
     return batch, sizes
+
+
+def normalise_padded(batch: Tensor, sizes: Tensor) -> Tensor:
+    """A uint8 batch ``[B, 3, H, W]`` normalised; the padding around ``sizes`` ``[B, 2]`` is 0 after it, not before."""
+    normalised = normalise(batch)
+    for image, (height, width) in zip(normalised, sizes.tolist(), strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    return normalised

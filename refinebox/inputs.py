@@ -5,9 +5,9 @@ from typing import Literal
 
 import typer
 
-from refinebox import data, distributed
+from refinebox import annotations, distributed
+from refinebox.annotations import CocoData
 from refinebox.apply import open_model
-from refinebox.data import CocoData
 from refinebox.detector import Detector
 
 
@@ -26,20 +26,13 @@ def load(
 
 
 def read_split(
-    split: Literal["train", "val"], root: Path | None, annotations: Path | None, images: Path | None, files: bool = True
+    split: Literal["train", "val"], *named: Path | None, images_needed: bool = True, strict: bool = True
 ) -> CocoData:
-    """A checked data set: ``annotations`` and ``images``, or the split of the folder ``root``; says what is in it."""
-    if annotations is not None and (images is not None or not files):
-        found = annotations, images or annotations.parent
-    elif root is not None and annotations is None and images is None:
-        found = data.find(root, split)
-    else:
-        raise ValueError(
-            f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
-        )
-    content = data.read(*found, images_needed=files)
-    typer.echo(f"{split}: {content.summary()}")
-    return content
+    """A checked data set, of which it prints a summary; arguments as in :mod:`refinebox.annotations`."""
+    found = annotations.locate(split, *named, images_needed=images_needed)
+    data = annotations.read(*found, images_needed=images_needed, strict=strict)
+    typer.echo(f"{split}: {data.summary()}")
+    return data
 
 
 def check_output_file(*paths: Path | None) -> None:

@@ -39,19 +39,25 @@ class Learner:
     def step(self, observe: Observe, batches: Sequence[Any], settings: Settings, epoch: int = 0) -> dict[str, float]:
         """One step on the parts of a batch that this process has; the total loss and its parts.
 
+        Parts without images are passed over; where no process has an image, nothing is learned and the losses are 0.
+
         Raises:
             FloatingPointError: the loss is not finite; the refiner is left as it was.
             ConnectionError: another process has ended.
         """
-        parameters = list(self.refiner.parameters())
-        count = torch.tensor(sum(batch.objects for batch in batches), device=parameters[0].device)
-        objects = max(1, int(distributed.total(count)))
+        parameters, names = list(self.refiner.parameters()), loss_names(settings.steps)
+        batches = [batch for batch in batches if batch.image_ids]
+        counts = [sum(len(batch.image_ids) for batch in batches), sum(batch.objects for batch in batches)]
+        images, objects = distributed.total(torch.tensor(counts, device=parameters[0].device)).tolist()
+        if not images:
+            return dict.fromkeys(["loss", *names], 0.0)
+        key = f"{settings.seed} {epoch}"
         self.optimizer.zero_grad()
         sums = torch.zeros(2 * settings.steps, device=parameters[0].device)
         for batch in batches:
             try:
                 observed = observe(batch)
-                losses = observed_losses(self.refiner, observed, settings.jitter, objects, f"{settings.seed} {epoch}")
+                losses = observed_losses(self.refiner, observed, settings.jitter, objects or 1, key)
                 parts = torch.stack(list(losses.values()))
                 if not parts.isfinite().all():
                     raise FloatingPointError(
@@ -66,7 +72,7 @@ class Learner:
         self.optimizer.step()
         self.average.update_parameters(self.refiner)
         totals = distributed.total(sums).tolist()
-        return {"loss": sum(totals)} | dict(zip(loss_names(settings.steps), totals, strict=True))
+        return {"loss": sum(totals)} | dict(zip(names, totals, strict=True))
 
     @property
     def averaged(self) -> Refiner:

@@ -1,6 +1,6 @@
 """What LVIS adds to COCO's annotations: how rare each category is, and what was looked for in each image."""
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 
 GROUPS = {"r": "APr", "c": "APc", "f": "APf"}  # LVIS' frequencies: in at most 10, at most 100, more training images
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 from refinebox.detector import Detector
 from refinebox.evaluate import Evaluator, Link, Metrics, Rows, combined, evaluation_batches, stages, to_rows
 from refinebox.matching import Matches, match

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 from refinebox.evaluate import Bools, Floats, Ints, Rows
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # TIDE's thresholds of IoU (Bolya et al. 2020, section 2.2)

@@ -25,6 +25,7 @@ def rehearse(
     categories: Matching = "check",
     workers: int = 0,
     cached: bool = False,
+    strict: bool = False,
 ) -> str:
     """Trains for two steps and one more epoch from what was written, evaluates, and reads the refiner back.
 
@@ -38,9 +39,15 @@ def rehearse(
     few = first(training, 2 * settings.batch_size, with_objects), first(validation, 2 * settings.batch_size)
     settings = replace(settings, epochs=2, variants=min(1, settings.variants))
     with TemporaryDirectory() as folder:
-        cache = Path(folder, "cache") if cached else None
         report = train(
-            detector, *few, Path(folder, "run"), settings, categories=categories, workers=workers, cache=cache
+            detector,
+            *few,
+            Path(folder, "run"),
+            settings,
+            categories=categories,
+            workers=workers,
+            cache=Path(folder, "cache") if cached else None,
+            strict=strict,
         )
         load_refiner(report.best)
     images = " and ".join(

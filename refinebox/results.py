@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from refinebox.data import CocoData
+from refinebox.annotations import CocoData
 from refinebox.evaluate import Rows, check_rows
 from refinebox.garbage import collection_paused
 

@@ -26,6 +26,7 @@ class Progress:
         epoch, step: how many epochs are done, and steps of the one after.
         losses: sums over those steps, by name.
         totals: the total loss of each of them.
+        unreadable: why images of this epoch could not be read.
         seconds: wall time, of all sittings together.
         best: epoch, weights (``last`` or ``averaged``) and metrics of the best epoch so far.
     """
@@ -34,6 +35,7 @@ class Progress:
     step: int = 0
     losses: dict[str, float] = field(default_factory=dict)
     totals: list[float] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
     seconds: float = 0.0
     best: dict[str, Any] | None = None
 
@@ -61,7 +63,11 @@ class Progress:
                 "before": metrics["before"],
                 "after": metrics[weights],
             }
-        return {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}, totals
+        line = {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}
+        if self.unreadable:
+            line |= {"unreadable": len(self.unreadable), "such_as": min(self.unreadable)}
+            self.unreadable = []
+        return line, totals
 
 
 class Run:
@@ -190,7 +196,11 @@ def sentence(line: Mapping[str, Any], epochs: int) -> str:
     before, after = points(line["before"]), points(line[weights])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
     note = " with averaged weights" if weights == "averaged" else ""
-    return f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
+    if count := line.get("unreadable"):
+        images = "1 image" if count == 1 else f"{count} images"
+        text += f"; left out {images} that could not be read, such as: {line['such_as']}"
+    return text
 
 
 def write_refiner(

@@ -34,13 +34,13 @@ class Board:
     def epoch(self, line: Mapping[str, Any], step: int) -> None:
         """Adds a line of ``metrics.jsonl`` after the last ``step`` of its epoch, and sees that all is on the disk.
 
-        Metrics stand under their group, as ``before/AP``, other numbers as ``epoch/loss``; None is left out.
+        Metrics stand under their group, as ``before/AP``, other numbers as ``epoch/loss``; all else is left out.
         """
         groups = {name: value for name, value in line.items() if isinstance(value, Mapping)}
         others = {name: value for name, value in line.items() if name not in groups and name != "epoch"}
         for group, values in {"epoch": others, **groups}.items():
             for name, value in values.items():
-                if value is not None:
+                if isinstance(value, int | float):
                     self._writer.add_scalar(f"{group}/{name}", value, step)
         self._writer.flush()
 

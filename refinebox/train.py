@@ -71,11 +71,12 @@ def train(
     cache: Path | None = None,
     cache_limit: float = math.inf,
     tensorboard: bool = False,
+    strict: bool = False,
 ) -> Report:
     """Trains a refiner and writes ``best.safetensors``, ``last/``, ``metrics.jsonl`` and ``config.json`` to ``output``.
 
     On the CPU, a run that was interrupted and continued ends bit for bit as one that was not. Processes that torchrun
-    started share every batch; the first of them writes.
+    started share every batch; the first of them writes. Images that cannot be read are left out and counted.
 
     Args:
         detector, training, validation, output, settings: what is trained on what, how, and where the results go.
@@ -85,9 +86,11 @@ def train(
         cache: folder for what the detector saw, which later epochs and runs read instead of running the detector.
         cache_limit: bytes that this folder may take.
         tensorboard: write event files to ``output``/tensorboard as well.
+        strict: stop at an image that cannot be read.
 
     Raises:
-        ValueError: categories differ, settings changed since the interruption, or no training image has an object.
+        ValueError: categories differ, settings changed since the interruption, no training image has an object or can
+            be read, or, where ``strict``, one cannot; a missing one is then a FileNotFoundError.
         FileExistsError, NotADirectoryError: ``output`` holds another run, or is a file.
         FloatingPointError: the loss is no longer finite; the message names the images.
         ConnectionError: another process has ended.
@@ -96,6 +99,7 @@ def train(
     links = [Link.between(detector, split, categories) for split in (training, validation)]
     detector.precision = settings.precision
     dataset = training_dataset(detector, training, links[0], settings)
+    dataset.strict = strict
     if not len(dataset):
         raise ValueError(f"none of the {len(training.images)} training images has an object; check the annotations")
     source = dataset if cache is None else Cache(cache, cache_limit, detector, dataset)
@@ -112,7 +116,13 @@ def train(
             stopped = train_epoch(detector, learner, source, settings, run, progress, interruption, workers)
             if not stopped:
                 metrics = evaluate.evaluate(
-                    model, validation, links[1], batch_size=settings.batch_size, workers=workers, others=others
+                    model,
+                    validation,
+                    links[1],
+                    batch_size=settings.batch_size,
+                    workers=workers,
+                    others=others,
+                    unreadable=None if strict else progress.unreadable,
                 )
                 progress.seconds = round(time.monotonic() - start, 1)
                 run.end_epoch(learner, progress, metrics)
@@ -145,27 +155,36 @@ def train_epoch(
     interruption: Interruption,
     workers: int,
 ) -> bool:
-    """What is left of the epoch that ``progress`` names; notes every step there. Whether it was asked to stop."""
+    """What is left of the epoch that ``progress`` names; notes every step there. Whether it was asked to stop.
+
+    Raises ValueError where no image could be read in any process.
+    """
+    unreadable: list[str] = []
     epoch = progress.epoch
     observe = partial(source.observe if isinstance(source, Cache) else observation.observe, detector)
     steps = steps_of(source, settings, epoch)
     # every process takes its share of every batch, and in as many parts as memory demands
     parts, rank = distributed.processes() * settings.accumulate, distributed.rank() * settings.accumulate
     shares = [[step[rank + part :: parts] for part in range(settings.accumulate)] for step in steps[progress.step :]]
-    loader = iter(data.loaded(source, [piece for share in shares for piece in share if len(piece)], workers))
     device = next(detector.parameters()).device
+    loader = iter(data.loaded(source, [piece for share in shares for piece in share if len(piece)], workers, device))
+    stopped = False
     for share in track(shares, f"epoch {epoch + 1}/{settings.epochs}", len(shares)):
         rate = settings.rate(epoch * len(steps) + progress.step, settings.epochs * len(steps))
         for group in learner.optimizer.param_groups:
             group["lr"] = rate
         batches = [next(loader).to(device) for piece in share if len(piece)]
+        unreadable += [reason for batch in batches for reason in batch.unreadable]
         losses = learner.step(observe, batches, settings, epoch)
         progress.add(losses)
         if run.board is not None:
             run.board.losses(epoch * len(steps) + progress.step, losses, rate)
-        if agreed(interruption, detector):
-            return True
-    return False
+        if stopped := agreed(interruption, detector):
+            break
+    progress.unreadable += distributed.gathered(unreadable)
+    if len(progress.unreadable) == len(source):
+        raise ValueError(f"none of {len(source)} training images could be read: {min(progress.unreadable)}")
+    return stopped
 
 
 def agreed(interruption: Interruption, detector: Detector) -> bool:

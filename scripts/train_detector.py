@@ -130,7 +130,7 @@ def train_epoch(
     dataset.variant = epoch
     torch.manual_seed(plan.seed + epoch)
     order = data.shuffled(len(dataset), plan.seed, epoch)
-    loader = data.loaded(dataset, data.cut(order, plan.batch_size), workers)
+    loader = data.loaded(dataset, data.cut(order, plan.batch_size), workers, device)
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(track(loader, f"epoch {epoch + 1}/{plan.epochs}", len(loader))):
         for group in optimizer.param_groups:

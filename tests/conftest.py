@@ -1,5 +1,6 @@
 """Small generated data and detectors; nothing here needs a network or a GPU."""
 
+import shutil
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -67,6 +68,17 @@ def training(shapes_folder: Path) -> CocoData:
 @pytest.fixture(scope="session")
 def validation(shapes_folder: Path) -> CocoData:
     return data.read(*data.find(shapes_folder, "val"))
+
+
+@pytest.fixture
+def spoiled_folder(shapes_folder: Path, tmp_path: Path) -> Path:
+    """The same with a broken and a missing training image, and a broken validation image."""
+    folder = tmp_path / "spoiled"
+    shutil.copytree(shapes_folder, folder)
+    for name in ("train/000002.jpg", "val/000001.jpg"):
+        (folder / name).write_text("no image")
+    (folder / "train/000005.jpg").unlink()
+    return folder
 
 
 TINY = Sizes(

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from refinebox import cache, checkpoint, train
-from refinebox.cache import Cache
+from refinebox.cache import Cache, Piece
 from refinebox.data import CocoData
 from refinebox.detector import Detector
 from refinebox.evaluate import Link
 from refinebox.observation import Observation
 from refinebox.settings import Settings
 
+CPU = torch.device("cpu")
 SETTINGS = Settings(epochs=4, batch_size=3, learning_rate=1e-3, jitter=1, augmentation="flip", variants=2)
 
 
@@ -27,6 +28,10 @@ def opened(
 ) -> Cache:
     dataset = train.training_dataset(detector, training, Link.between(detector, training), settings)
     return Cache(folder, limit, detector, dataset)
+
+
+def piece(records: Cache, indices: list[int]) -> Piece:
+    return records.__getitems__(indices).to(CPU)
 
 
 def files(folder: Path) -> list[Path]:
@@ -52,15 +57,15 @@ def test_what_was_seen_once_is_not_computed_again(
     detector: Detector, training: CocoData, tmp_path: Path, calls: dict[str, int]
 ) -> None:
     records = opened(tmp_path, detector, training)
-    first = records.observe(detector, records.__getitems__([0, 1, 2]))
+    first = records.observe(detector, piece(records, [0, 1, 2]))
     assert calls == {"detect": 1, "extract": 0}
     again = records.__getitems__([0, 1, 2])
     assert again.batch is None
     assert again.objects == sum(len(boxes) for boxes in records.dataset.boxes[:3])
     assert_same(first, records.observe(detector, again))
-    records.observe(detector, records.__getitems__([2, 0]))
+    records.observe(detector, piece(records, [2, 0]))
     assert calls == {"detect": 1, "extract": 0}
-    records.observe(detector, records.__getitems__([2, 3]))
+    records.observe(detector, piece(records, [2, 3]))
     assert calls == {"detect": 2, "extract": 0}
     assert len(files(tmp_path)) == 4
 
@@ -76,20 +81,20 @@ def test_boxes_are_kept_where_there_is_no_room_for_cells(
     detector: Detector, training: CocoData, tmp_path: Path, calls: dict[str, int]
 ) -> None:
     records = opened(tmp_path, detector, training, limit=0)
-    first = records.observe(detector, records.__getitems__([0, 1, 2]))
-    assert_same(first, records.observe(detector, records.__getitems__([0, 1, 2])))
+    first = records.observe(detector, piece(records, [0, 1, 2]))
+    assert_same(first, records.observe(detector, piece(records, [0, 1, 2])))
     assert calls == {"detect": 1, "extract": 1}
     assert sum(path.stat().st_size for path in files(tmp_path)) < 3000
 
 
 def test_the_limit_holds(detector: Detector, training: CocoData, tmp_path: Path) -> None:
     whole = opened(tmp_path / "whole", detector, training)
-    seen = whole.observe(detector, whole.__getitems__([0, 1, 2]))
+    seen = whole.observe(detector, piece(whole, [0, 1, 2]))
     sizes = [whole._path(index).stat().st_size for index in (0, 1, 2)]
     part = opened(tmp_path / "part", detector, training, limit=sizes[0] + sizes[1] + 2000)
-    mixed = part.observe(detector, part.__getitems__([0, 1, 2]))
+    mixed = part.observe(detector, piece(part, [0, 1, 2]))
     assert [bool(record and record.kept) for record in part.__getitems__([0, 1, 2]).records] == [True, True, False]
-    assert_same(mixed, part.observe(detector, part.__getitems__([0, 1, 2])))
+    assert_same(mixed, part.observe(detector, piece(part, [0, 1, 2])))
     expected = "the cache is full: 1 images need the backbone in every epoch; a larger --cache-size helps"
     assert part.shortage() == expected
     assert part.shortage() == whole.shortage() == ""
@@ -103,7 +108,7 @@ def test_the_limit_holds(detector: Detector, training: CocoData, tmp_path: Path)
 def test_others_find_nothing(make_detector: Callable[..., Detector], training: CocoData, tmp_path: Path) -> None:
     detector = make_detector()
     records = opened(tmp_path, detector, training)
-    records.observe(detector, records.__getitems__([0]))
+    records.observe(detector, piece(records, [0]))
     assert opened(tmp_path, detector, training).__getitems__([0]).records != [None]
     assert opened(tmp_path, detector, training, replace(SETTINGS, seed=1)).__getitems__([0]).records != [None]
 
@@ -129,10 +134,10 @@ def test_others_find_nothing(make_detector: Callable[..., Detector], training: C
 
 def test_a_damaged_record_is_made_again(detector: Detector, training: CocoData, tmp_path: Path) -> None:
     records = opened(tmp_path, detector, training)
-    seen = records.observe(detector, records.__getitems__([0, 1]))
+    seen = records.observe(detector, piece(records, [0, 1]))
     path = records._path(1)
     path.write_bytes(path.read_bytes()[:-10])
-    assert_same(seen, records.observe(detector, records.__getitems__([0, 1])))
+    assert_same(seen, records.observe(detector, piece(records, [0, 1])))
     assert records.__getitems__([1]).batch is None
 
 
@@ -145,12 +150,12 @@ def test_a_disk_that_is_full_does_not_stop_the_training(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.checkpoint, "write_bytes", full)
-    seen = records.observe(detector, records.__getitems__([0, 1]))
+    seen = records.observe(detector, piece(records, [0, 1]))
     expected = (
         "the cache cannot be written ([Errno 28] No space left on device); what is missing is computed anew in every"
     )
     assert records.shortage().startswith(expected)
-    plain = cache.observe(detector, records.dataset.__getitems__([0, 1]))
+    plain = cache.observe(detector, records.dataset.__getitems__([0, 1]).to(CPU))
     assert_same(seen, plain)
 
 

@@ -224,6 +224,21 @@ def test_the_next_command_names_the_weights(detector: Detector, shapes_folder: P
     assert shown.split("; next: ")[1].startswith(expected)
 
 
+def test_a_training_leaves_out_what_cannot_be_read_unless_it_is_strict(
+    detector_file: Path, spoiled_folder: Path, tmp_path: Path
+) -> None:
+    shown = done(*quick(detector_file, spoiled_folder, tmp_path / "run")).splitlines()
+    assert shown[0].startswith("train: 6 images, ")
+    assert "; 1 image files missing" in shown[0]
+    assert "; left out 3 images that could not be read, such as: " in shown[2]
+    strict = [*quick(detector_file, spoiled_folder, tmp_path / "strict"), "--strict"]
+    assert "1 of 6 images of " in the_line(run(*strict))
+    shutil.copy(spoiled_folder / "train/000001.jpg", spoiled_folder / "train/000005.jpg")
+    for workers in ("0", "1"):
+        line = the_line(run(*strict[:-2], "2", "--strict", "--workers", workers, "--output", tmp_path / workers))
+        assert re.match(r"refinebox: .*/train/000002\.jpg is not a readable image: cannot identify", line)
+
+
 def test_an_upgraded_checkpoint_is_written(detector_file: Path, refiner_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "better.safetensors"
     shown = done("apply", "--detector", detector_file, "--refiner", refiner_file, "--output", output)

@@ -1,4 +1,3 @@
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -6,298 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coco_files import COLUMNS, annotation, read, write_images
 from PIL import Image
-from pycocotools.coco import COCO
 from torch import Tensor
 from torchvision.ops import box_convert
 
 from refinebox import data
 from refinebox.data import Batch, CocoData, CocoDataset, Sample, Target
-from refinebox.images import preprocess
-
-SIZES = ((40, 60), (60, 40))  # height, width
-CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
-COLUMNS = {3: 0, 7: 1}
+from refinebox.images import preprocess, to_pixels
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for number, (height, width) in enumerate(SIZES, start=1):
-        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    write_images(tmp_path)
     return tmp_path
-
-
-def image_entries() -> list[dict[str, Any]]:
-    return [
-        {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
-        for number, (height, width) in enumerate(SIZES, start=1)
-    ]
-
-
-def annotation(number: int = 1, **fields: Any) -> dict[str, Any]:
-    plain = {"id": number, "image_id": 1, "category_id": 3, "bbox": [6, 4, 30, 20], "area": 600, "iscrowd": 0}
-    return {**plain, **fields}
-
-
-def without(entry: dict[str, Any], *fields: str) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key not in fields}
-
-
-def written(folder: Path, **lists: Any) -> Path:
-    content = {"images": image_entries(), "annotations": [annotation()], "categories": CATEGORIES, **lists}
-    (folder / "coco.json").write_text(json.dumps(content))
-    return folder / "coco.json"
-
-
-def read(folder: Path, **lists: Any) -> CocoData:
-    return data.read(written(folder, **lists), folder)
-
-
-def test_a_clean_file_is_read_unchanged(folder: Path) -> None:
-    annotations = [annotation(5), annotation(9, image_id=2, category_id=7)]
-    found = read(folder, annotations=annotations)
-    assert found.images == image_entries()
-    assert found.annotations == annotations
-    assert found.categories == {3: "cat", 7: "dog"}
-    assert found.folder == folder
-    assert found.notes == {}
-    assert found.summary() == "2 images, 2 boxes, 2 categories"
-
-
-def test_the_content_as_coco_json_is_read_by_pycocotools(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = folder / "out.json"
-    path.write_text(json.dumps(read(folder, annotations=[without(annotation(), "id", "area", "iscrowd")]).coco()))
-    coco = COCO(str(path))
-    assert coco.getAnnIds(imgIds=[1], catIds=[3], iscrowd=False) == [1]
-    assert coco.loadCats([7]) == [{"id": 7, "name": "dog"}]
-    assert "index created" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("ids", [[0, 1, 2], [None, 4, 5], [3, 3, 4]], ids=["zero", "missing", "duplicated"])
-def test_annotations_are_renumbered(ids: list[int | None], folder: Path) -> None:
-    annotations = [annotation(id=number) if number is not None else without(annotation(), "id") for number in ids]
-    found = read(folder, annotations=annotations)
-    assert [entry["id"] for entry in found.annotations] == [1, 2, 3]
-    assert "; 3 annotation ids renumbered" in found.summary()
-
-
-def test_renumbered_ids_stay_unique_where_boxes_are_dropped(folder: Path) -> None:
-    annotations = [annotation(0), annotation(0, bbox=[1, 1, 0, 5]), annotation(0, image_id=2)]
-    ids = [entry["id"] for entry in read(folder, annotations=annotations).annotations]
-    assert len(set(ids)) == 2
-    assert min(ids) >= 1
-
-
-def test_a_missing_area_is_that_of_the_box(folder: Path) -> None:
-    annotations = [without(annotation(1, bbox=[0, 0, 3, 5]), "area"), annotation(2, area=None), annotation(3, area=7)]
-    found = read(folder, annotations=annotations)
-    assert [entry["area"] for entry in found.annotations] == [15, 600, 7]
-    assert "; 2 areas filled in" in found.summary()
-
-
-def test_a_missing_crowd_flag_means_no_crowd(folder: Path) -> None:
-    annotations = [without(annotation(1), "iscrowd"), annotation(2, iscrowd=None), annotation(3, iscrowd=1)]
-    assert [entry["iscrowd"] for entry in read(folder, annotations=annotations).annotations] == [0, 0, 1]
-
-
-@pytest.mark.parametrize("box", [[5, 5, 0, 10], [5, 5, 10, 0], [5, 5, -3, 10], [5, 5, 0, 0]])
-def test_boxes_without_area_are_dropped(box: list[int], folder: Path) -> None:
-    found = read(folder, annotations=[annotation(1, bbox=box), annotation(2)])
-    assert [entry["id"] for entry in found.annotations] == [2]
-    assert "; 1 boxes without area dropped" in found.summary()
-
-
-def test_crowd_regions_are_kept_for_evaluation(folder: Path) -> None:
-    found = read(folder, annotations=[annotation(1), annotation(2, iscrowd=1)])
-    assert [entry["id"] for entry in found.coco()["annotations"]] == [1, 2]
-    assert "; 1 crowd regions (not trained on)" in found.summary()
-
-
-def test_images_without_objects_are_counted(folder: Path) -> None:
-    assert "; 1 images without objects" in read(folder).summary()
-
-
-@pytest.mark.parametrize("broken", [{"width": None}, {"height": 0}, {"width": None, "height": None}])
-def test_missing_sizes_are_read_from_the_files(broken: dict[str, int | None], folder: Path) -> None:
-    first, second = image_entries()
-    first = {key: value for key, value in {**first, **broken}.items() if value is not None}
-    found = read(folder, images=[first, second])
-    assert found.images == image_entries()
-    assert "; 1 image sizes read from files" in found.summary()
-
-
-def test_large_numbers_are_grouped_in_the_summary(folder: Path) -> None:
-    annotations = [without(annotation(number), "area") for number in range(1, 1235)]
-    assert read(folder, annotations=annotations).summary().startswith("2 images, 1,234 boxes, 2 categories; ")
-
-
-def test_a_missing_annotation_file_is_not_found(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no annotation file at .*none\.json; check the path"):
-        data.read(folder / "none.json", folder)
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"\x89PNG\r\n", b"\xff\xfe\xff"])
-def test_a_file_that_is_not_json_is_an_error(content: bytes, folder: Path) -> None:
-    (folder / "coco.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"coco\.json is not JSON \(.*\); expected COCO annotations"):
-        data.read(folder / "coco.json", folder)
-
-
-@pytest.mark.parametrize(
-    ("content", "key"),
-    [
-        ([], "images"),
-        ({"images": []}, "annotations"),
-        ({"images": [], "annotations": []}, "categories"),
-        ({"images": [], "annotations": {}, "categories": []}, "annotations"),
-    ],
-)
-def test_json_that_is_not_coco_is_an_error(content: Any, key: str, folder: Path) -> None:
-    (folder / "coco.json").write_text(json.dumps(content))
-    expected = rf"coco\.json is not COCO JSON: no list '{key}'; expected images, annotations, categories"
-    with pytest.raises(ValueError, match=expected):
-        data.read(folder / "coco.json", folder)
-
-
-@pytest.mark.parametrize(
-    ("key", "field"),
-    [
-        ("images", "id"),
-        ("images", "file_name"),
-        ("annotations", "image_id"),
-        ("annotations", "category_id"),
-        ("annotations", "bbox"),
-        ("categories", "id"),
-        ("categories", "name"),
-    ],
-)
-def test_an_entry_without_a_needed_field_is_an_error(key: str, field: str, folder: Path) -> None:
-    complete = {"images": image_entries()[0], "annotations": annotation(), "categories": CATEGORIES[0]}[key]
-    with pytest.raises(ValueError, match=rf"coco\.json is not COCO JSON: {key}\[1\] has no '{field}'"):
-        read(folder, **{key: [complete, without(complete, field)]})
-
-
-def test_an_entry_that_is_no_object_is_an_error(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"annotations\[0\] has no 'image_id'"):
-        read(folder, annotations=[5])
-
-
-def test_a_file_without_images_is_an_error(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"coco\.json lists no images; expected at least one"):
-        read(folder, images=[], annotations=[])
-
-
-def test_an_image_id_used_twice_is_an_error(folder: Path) -> None:
-    images = [{**entry, "id": 1} for entry in image_entries()]
-    with pytest.raises(ValueError, match=r"coco\.json uses an image id twice; ids must be unique"):
-        read(folder, images=images)
-
-
-def test_missing_image_files_are_counted_and_one_is_named(folder: Path) -> None:
-    (folder / "2.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images of .*coco\.json are not in .*, such as 2\.png"):
-        read(folder)
-
-
-def test_annotations_without_images_are_an_error(folder: Path) -> None:
-    annotations = [annotation(number, image_id=100 + number) for number in range(1, 8)]
-    expected = r"annotations without images, image ids 101, 102, 103, 104, 105 \(7 in all\) are not listed"
-    with pytest.raises(ValueError, match=expected):
-        read(folder, annotations=annotations)
-
-
-def test_annotations_of_unknown_categories_are_an_error(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"annotations of unknown categories 0, 4; listed are 3, 7"):
-        read(folder, annotations=[annotation(1, category_id=4), annotation(2, category_id=0)])
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        [1, 2, 3],
-        [1, 2, 3, 4, 5],
-        [],
-        [1, 2, "3", 4],
-        [1, 2, None, 4],
-        [1, 2, float("nan"), 4],
-        [1, 2, 3, float("inf")],
-        [[1, 2, 3, 4]],
-        "1234",
-        {},
-        None,
-        5,
-    ],
-    ids=str,
-)
-def test_malformed_boxes_are_an_error(box: Any, folder: Path) -> None:
-    expected = r"the box of annotation 1 of image 2 is .*; expected \[x, y, width, height\]"
-    with pytest.raises(ValueError, match=expected):
-        read(folder, annotations=[annotation(1), annotation(2, image_id=2, bbox=box)])
-
-
-def test_an_unreadable_image_whose_size_is_needed_is_named(folder: Path) -> None:
-    (folder / "1.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1\.png is not a readable image"):
-        read(folder, images=[without(image_entries()[0], "width")])
-
-
-def layout(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    for name in folders:
-        (folder / name).mkdir(parents=True)
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("{}")
-
-
-@pytest.mark.parametrize(
-    ("annotations", "images"),
-    [
-        ("annotations/instances_val.json", "val"),
-        ("annotations/instances_val2017.json", "val2017"),
-        ("annotations/instances_val2017.json", "images/val2017"),
-        ("annotations/instances_val.json", "images"),
-        ("valid/_annotations.coco.json", "valid"),
-    ],
-)
-def test_a_split_is_found(annotations: str, images: str, tmp_path: Path) -> None:
-    layout(tmp_path, [annotations], [images, "train2017"])
-    assert data.find(tmp_path, "val") == (tmp_path / annotations, tmp_path / images)
-
-
-def test_the_training_split_of_a_roboflow_export_is_found(tmp_path: Path) -> None:
-    layout(tmp_path, ["train/_annotations.coco.json", "valid/_annotations.coco.json"], [])
-    assert data.find(tmp_path, "train") == (tmp_path / "train" / "_annotations.coco.json", tmp_path / "train")
-
-
-def test_splits_do_not_mix(tmp_path: Path) -> None:
-    files = ["annotations/instances_train2017.json", "annotations/instances_val2017.json"]
-    layout(tmp_path, files, ["train2017", "val2017"])
-    assert data.find(tmp_path, "train") == (tmp_path / files[0], tmp_path / "train2017")
-
-
-def test_several_annotation_files_of_a_split_are_ambiguous(tmp_path: Path) -> None:
-    files = ["annotations/instances_val2014.json", "annotations/instances_val2017.json"]
-    layout(tmp_path, files, ["val2014", "val2017"])
-    expected = (
-        r"annotations holds several val files \(instances_val2014\.json, instances_val2017\.json\); "
-        "name one with --annotations and --images"
-    )
-    with pytest.raises(FileNotFoundError, match=expected):
-        data.find(tmp_path, "val")
-
-
-def test_a_missing_image_folder_is_not_found(tmp_path: Path) -> None:
-    layout(tmp_path, ["annotations/instances_val2017.json"], [])
-    expected = r"no images for .*; looked for the folders .*/val2017, .*/images/val2017, .*/images$"
-    with pytest.raises(FileNotFoundError, match=expected):
-        data.find(tmp_path, "val")
-
-
-def test_a_folder_without_annotations_is_an_error(tmp_path: Path) -> None:
-    expected = r"no train annotations under .*: expected annotations/instances_train\*\.json; name the parts"
-    with pytest.raises(FileNotFoundError, match=expected):
-        data.find(tmp_path, "train")
 
 
 def dataset(found: CocoData, **options: Any) -> CocoDataset:
@@ -326,7 +47,7 @@ def test_a_sample_worked_out_by_hand(folder: Path) -> None:
     assert target.columns.tolist() == [0, 1]
     assert (original, image_id) == ((40, 60), 1)
     with Image.open(folder / "1.png") as file:
-        torch.testing.assert_close(image, preprocess(file, 32, 100), rtol=0, atol=0)
+        assert torch.equal(image, to_pixels(file, 32, 100))
 
 
 def test_boxes_are_clipped_to_the_image(folder: Path) -> None:
@@ -373,11 +94,35 @@ def test_an_unreadable_image_is_named(folder: Path) -> None:
         dataset(found)[0]
 
 
+def test_an_unreadable_image_is_left_out_where_that_is_wished(folder: Path) -> None:
+    samples = dataset(read(folder))
+    kept = data.collate([samples[1]])
+    (folder / "1.png").write_bytes(b"")
+    samples.strict = False
+    batch = data.collate([samples[0], samples[1]])
+    assert batch.image_ids == [2]
+    assert [reason.partition(": ")[0] for reason in batch.unreadable] == [f"{folder / '1.png'} is not a readable image"]
+    assert torch.equal(batch.images, kept.images)
+    assert torch.equal(batch.original_sizes, kept.original_sizes)
+    assert batch.to(torch.device("cpu")).unreadable == batch.unreadable
+
+
+def test_a_batch_of_unreadable_images_is_empty(folder: Path) -> None:
+    samples = dataset(read(folder))
+    samples.strict = False
+    for path in folder.glob("*.png"):
+        path.unlink()
+    batch = data.collate([samples[0], samples[1]]).to(torch.device("cpu"))
+    assert batch.unreadable == [f"{folder / '1.png'} is not there", f"{folder / '2.png'} is not there"]
+    assert (len(batch.images), batch.sizes.shape, batch.original_sizes.shape) == (0, (0, 2), (0, 2))
+    assert (batch.targets, batch.image_ids) == ([], [])
+
+
 def test_a_flip_mirrors_image_and_boxes(folder: Path) -> None:
     found = read(folder)
     plain, flipping = dataset(found)[0], dataset(found, augmentation="flip")
     with Image.open(folder / "1.png") as file:
-        mirrored = preprocess(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
+        mirrored = to_pixels(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
     flips = []
     for flipping.variant in range(20):
         image, target, *_ = flipping[0]
@@ -486,6 +231,33 @@ def test_a_batch_holds_what_its_samples_hold(folder: Path) -> None:
     torch.testing.assert_close(batch.images[1, :, :48, :32], samples[1][0], rtol=0, atol=0)
     for target, sample in zip(batch.targets, (samples[0], samples[1]), strict=True):
         assert_same_target(target, sample[1])
+
+
+def test_a_batch_is_normalised_on_its_way_to_the_device(folder: Path) -> None:
+    samples = dataset(read(folder))
+    batch = data.collate([samples[0], samples[1]])
+    assert batch.images.dtype == torch.uint8
+    moved = batch.to(torch.device("cpu"))
+    expected = torch.zeros(2, 3, 48, 48)  # padding is zero, as mean pixels are
+    for number, (height, width) in enumerate(((32, 48), (48, 32)), start=1):
+        with Image.open(folder / f"{number}.png") as file:
+            expected[number - 1, :, :height, :width] = preprocess(file, 32, 100)
+    assert torch.equal(moved.images, expected)
+    assert torch.equal(moved.to(torch.device("cpu")).images, expected)  # once and for all
+    assert moved.sizes.tolist() == batch.sizes.tolist()
+
+
+def test_batches_are_pinned_for_cuda_alone(folder: Path) -> None:
+    samples = dataset(read(folder))
+    devices = None, torch.device("cpu"), torch.device("cuda", 1)
+    assert [data.loaded(samples, [[0]], 0, device).pin_memory for device in devices] == [False, False, True]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="memory can be pinned where there is a GPU")
+def test_a_loaded_batch_is_in_pinned_memory(folder: Path) -> None:
+    batch = next(iter(data.loaded(dataset(read(folder)), [[0, 1]], 0, torch.device("cuda"))))
+    assert batch.images.is_pinned()
+    assert batch.to(torch.device("cuda")).images.dtype == torch.float32
 
 
 def test_a_batch_moves_to_a_device_as_a_whole(folder: Path) -> None:

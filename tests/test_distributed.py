@@ -115,6 +115,24 @@ def test_training_and_evaluation_in_two_processes_equal_those_in_one(
     assert len(list((tmp_path / "predicted2/pictures").iterdir())) == 4
 
 
+def test_two_processes_count_unreadable_images_as_one_does(
+    detector_file: Path, spoiled_folder: Path, tmp_path: Path
+) -> None:
+    """In steps of two images, of which each process takes one: some shares, and perhaps a step, are empty."""
+    said = []
+    for processes in (1, 2):
+        output = tmp_path / f"run{processes}"
+        arguments = ["--detector", detector_file, "--data", spoiled_folder, "--epochs", "1", "--batch-size", "2"]
+        shown = done(processes, "train", *arguments, "--augmentation", "none", "--output", output)
+        assert json.loads((output / "metrics.jsonl").read_text())["unreadable"] == 3
+        said.append(shown[shown.index("; left out 3 images") :].splitlines()[0])
+    assert said[0] == said[1]
+    states = [checkpoint.read(tmp_path / f"run{processes}/last/state.safetensors")[0] for processes in (1, 2)]
+    for name, tensor in states[0].items():
+        if name.startswith("model."):
+            assert (states[1][name] - tensor).norm() <= 1e-2 * tensor.norm() + 1e-3, name
+
+
 def test_a_process_that_dies_ends_all_with_a_line(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     arguments = ["--detector", detector_file, "--data", shapes_folder, "--epochs", "1000", "--output", tmp_path / "run"]
     started = subprocess.Popen(

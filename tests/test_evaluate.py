@@ -254,6 +254,34 @@ def test_evaluation_gives_the_ap_of_the_rows(detector: Detector, validation: Coc
     assert evaluate.evaluate(detector, validation, link) == {"before": metrics["before"]}
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_unreadable_image_has_no_detections_where_that_is_wished(
+    batch_size: int, detector: Detector, validation: CocoData, spoiled_folder: Path
+) -> None:
+    spoiled = replace(validation, folder=spoiled_folder / "val")
+    link = Link.between(detector, spoiled)
+    unreadable: list[str] = []
+    rows = evaluate.detect(refined(detector), spoiled, link, batch_size=batch_size, unreadable=unreadable)
+    assert [reason.partition(" is ")[0] for reason in unreadable] == [str(spoiled_folder / "val/000001.jpg")]
+    whole = evaluate.detect(refined(detector), validation, link)
+    for stage in ("before", "after"):
+        others = whole[stage][whole[stage][:, 0] != 2]
+        np.testing.assert_array_equal(rows[stage][:, [0, 6]], others[:, [0, 6]])
+        np.testing.assert_allclose(rows[stage], others, atol=1e-3)
+    metrics = evaluate.evaluate(refined(detector), spoiled, link, batch_size=batch_size, unreadable=unreadable)
+    assert metrics == {stage: evaluate.coco_ap(spoiled, found) for stage, found in rows.items()}
+    assert len(unreadable) == 2
+    with pytest.raises(ValueError, match=r"000001\.jpg is not a readable image"):
+        evaluate.detect(detector, spoiled, link, batch_size=batch_size)
+
+
+def test_no_readable_image_at_all_is_an_error(detector: Detector, validation: CocoData, tmp_path: Path) -> None:
+    missing = replace(validation, folder=tmp_path)
+    expected = r"^none of 4 images could be read: .*000000\.jpg is not there$"
+    with pytest.raises(ValueError, match=expected):
+        evaluate.detect(detector, missing, Link.between(detector, missing), batch_size=3, unreadable=[])
+
+
 def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder: Path) -> None:
     validation = data.read(*data.find(shapes_folder, "val"))
     with torch.no_grad():

@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from refinebox.images import MEAN, STD, Layout, normalise, pad, preprocess, read_image, resized
+from refinebox.images import (
+    MEAN,
+    STD,
+    Layout,
+    normalise,
+    normalise_padded,
+    pad,
+    preprocess,
+    read_image,
+    resized,
+    to_pixels,
+)
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
@@ -126,6 +137,17 @@ def test_a_corrupt_png_is_named(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_what_pillow_calls_a_wrong_value_is_named(tmp_path: Path) -> None:
+    """Pillow raises a plain ValueError, which names no file, where the first chunk of a PNG file is too short."""
+    path = tmp_path / "broken.png"
+    Image.fromarray(noise(40, 50)).save(path)
+    content = bytearray(path.read_bytes())
+    content[11] = 5  # the length of the header, 13
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"broken\.png is not a readable image: Truncated IHDR chunk"):
+        read_image(path)
+
+
 def test_a_text_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "page.jpg"
     path.write_text("<html>404</html>")
@@ -142,26 +164,43 @@ def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_missing_image_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg is not there$"):
         read_image(tmp_path / "none.jpg")
 
 
 def test_normalised_pixels_are_worked_out_by_hand() -> None:
     pixels = noise(4, 6)
     expected = (pixels / 255 - np.array(MEAN)) / np.array(STD)
-    normalised = normalise(Image.fromarray(pixels))
+    normalised = normalise(torch.from_numpy(pixels.transpose(2, 0, 1)))
     torch.testing.assert_close(normalised, torch.tensor(expected.transpose(2, 0, 1), dtype=torch.float32))
 
 
 def test_preprocessing_resizes_as_torchvision_does_on_pil_images() -> None:
     image = Image.fromarray(noise(50, 90))
-    expected = normalise(transforms.resize(image, [32, 57]))
-    torch.testing.assert_close(preprocess(image, 32, 100), expected, rtol=0, atol=0)
+    expected = transforms.pil_to_tensor(transforms.resize(image, [32, 57]))
+    assert torch.equal(to_pixels(image, 32, 100), expected)
+    assert torch.equal(preprocess(image, 32, 100), normalise(expected))
 
 
 def test_an_image_of_the_right_size_is_not_resampled() -> None:
-    image = Image.fromarray(noise(32, 57))
-    torch.testing.assert_close(preprocess(image, 32, 100), normalise(image), rtol=0, atol=0)
+    pixels = noise(32, 57)
+    assert torch.equal(to_pixels(Image.fromarray(pixels), 32, 100), torch.from_numpy(pixels).permute(2, 0, 1))
+
+
+def test_normalising_leaves_the_pixels_alone() -> None:
+    pixels = torch.from_numpy(noise(4, 6)).permute(2, 0, 1)
+    kept = pixels.clone()
+    normalise(pixels)
+    assert torch.equal(pixels, kept)
+
+
+def test_a_batch_is_normalised_as_its_images_are_and_padding_stays_zero() -> None:
+    images = [torch.from_numpy(noise(*size)).permute(2, 0, 1) for size in ((5, 9), (7, 4), (7, 9))]
+    expected, _ = pad([normalise(image) for image in images])
+    batch, sizes = pad(images)
+    assert batch.dtype == torch.uint8
+    assert torch.equal(normalise_padded(batch, sizes), expected)
+    assert not expected[0, :, 5:].any()
 
 
 def test_padding_is_zero_at_the_right_and_the_bottom() -> None:

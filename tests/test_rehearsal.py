@@ -36,8 +36,10 @@ def test_what_would_stop_the_training_stops_it(
     detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
 ) -> None:
     gone = replace(training, folder=tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="none of 4 training images could be read"):
         rehearse(detector, gone, validation, SETTINGS)
+    with pytest.raises(FileNotFoundError):
+        rehearse(detector, gone, validation, SETTINGS, strict=True)
 
 
 def test_images_without_objects_are_passed_over(training: CocoData) -> None:

@@ -30,7 +30,7 @@ def first_batch(detector: Detector, training: CocoData) -> Batch:
     dataset = train.training_dataset(
         detector, training, Link.between(detector, training), replace(QUICK, augmentation="none")
     )
-    return dataset.__getitems__(range(3))
+    return dataset.__getitems__(range(3)).to(torch.device("cpu"))
 
 
 def test_detector_is_bit_identical_after_training(
@@ -274,6 +274,124 @@ def test_batch_without_objects_gives_zero_gradients(detector: Detector, training
     losses = observed_losses(refiner, observe(detector, replace(batch, targets=[nothing] * 3)))
     torch.stack(list(losses.values())).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in refiner.parameters())
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def states_equal(run: Path, other: Path) -> bool:
+    states = [checkpoint.read(folder / "last/state.safetensors")[0] for folder in (run, other)]
+    return states[0].keys() == states[1].keys() and all(torch.equal(t, states[1][n]) for n, t in states[0].items())
+
+
+def spoiled(folder: Path, training: CocoData, validation: CocoData) -> tuple[CocoData, CocoData]:
+    return replace(training, folder=folder / "train"), replace(validation, folder=folder / "val")
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_unreadable_images_are_left_out_counted_and_named(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    spoiled_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In steps of one image two steps are without any; with and without a process that reads images."""
+    data = spoiled(spoiled_folder, training, validation)
+    settings = replace(QUICK, batch_size=1)
+    for workers in (0, 1):
+        train.train(detector, *data, tmp_path / f"run{workers}", settings, workers=workers)
+    assert [line["unreadable"] for line in lines_of(tmp_path / "run0")] == [3, 3]
+    name = spoiled_folder / "train/000002.jpg"
+    said = f" s; left out 3 images that could not be read, such as: {name} is not a readable image: cannot identify"
+    assert capsys.readouterr().out.count(said) == 4
+    assert states_equal(tmp_path / "run0", tmp_path / "run1")
+    train.train(detector, training, validation, tmp_path / "whole", settings)
+    assert all("unreadable" not in line for line in lines_of(tmp_path / "whole"))
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_leaving_out_is_as_if_the_image_were_not_in_the_batch(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    spoiled_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(train.data, "shuffled", lambda count, *_: list(range(count)))  # sums depend on the order
+    settings = replace(QUICK, batch_size=6, jitter=1)
+    train.train(detector, *spoiled(spoiled_folder, training, validation), tmp_path / "spoiled", settings)
+    kept = [annotation for annotation in training.annotations if annotation["image_id"] not in (3, 6)]
+    train.train(detector, replace(training, annotations=kept), validation, tmp_path / "alone", settings)
+    assert states_equal(tmp_path / "spoiled", tmp_path / "alone")
+
+
+def test_a_step_without_images_teaches_nothing(detector: Detector, training: CocoData) -> None:
+    batch = first_batch(detector, training)
+    empty = train.data.collate([train.data.Unreadable("gone")]).to(torch.device("cpu"))
+    learner = Learner.start(detector, QUICK)
+    refiner, see = learner.refiner, partial(observe, detector)
+    learner.step(see, [batch], QUICK)
+    weights = {name: tensor.clone() for name, tensor in refiner.state_dict().items()}
+    for batches in ([empty], [empty, empty], []):
+        losses = learner.step(see, batches, QUICK)
+        assert losses["loss"] == 0
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in refiner.state_dict().items())
+    assert losses.keys() == learner.step(see, [empty, batch], QUICK).keys()
+    assert not all(torch.equal(tensor, weights[name]) for name, tensor in refiner.state_dict().items())
+
+
+def test_a_run_with_unreadable_images_continues_bit_for_bit(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    spoiled_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = spoiled(spoiled_folder, training, validation)
+    settings = replace(QUICK, batch_size=2)  # three steps an epoch
+    train.train(detector, *data, tmp_path / "whole", settings)
+    real, steps = Learner.step, iter(range(100))
+
+    def stopped(*args: Any) -> dict[str, float]:
+        losses = real(*args)
+        if next(steps) in (1, 3):
+            signal.raise_signal(signal.SIGTERM)
+        return losses
+
+    monkeypatch.setattr(Learner, "step", stopped)
+    for continued in (False, True):
+        with pytest.raises(Interrupted):
+            train.train(detector, *data, tmp_path / "parts", settings, continued=continued)
+    train.train(detector, *data, tmp_path / "parts", settings, continued=True)
+    assert states_equal(tmp_path / "whole", tmp_path / "parts")
+    whole, parts = ([{**line, "seconds": 0} for line in lines_of(tmp_path / run)] for run in ("whole", "parts"))
+    assert whole == parts
+    assert [line["unreadable"] for line in parts] == [3, 3]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_strict_training_stops_at_an_unreadable_image(
+    split: str, detector: Detector, training: CocoData, validation: CocoData, spoiled_folder: Path, tmp_path: Path
+) -> None:
+    data = [
+        part if part.folder.name != split else replace(part, folder=spoiled_folder / split)
+        for part in (training, validation)
+    ]
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"{split}/00000\d\.jpg is not (there|a readable image)"):
+        train.train(detector, *data, tmp_path / "run", QUICK, strict=True)
+
+
+def test_no_readable_training_image_at_all_is_an_error(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    expected = r"^none of 6 training images could be read: .*000000\.jpg is not there$"
+    with pytest.raises(ValueError, match=expected):
+        train.train(detector, replace(training, folder=tmp_path), validation, tmp_path / "run", QUICK)
 
 
 def test_a_used_folder_is_not_overwritten(

@@ -19,7 +19,7 @@ from refinebox.refiner import Refiner
 def batch(training: CocoData) -> Batch:
     columns = {category: column for column, category in enumerate(training.categories)}
     dataset = CocoDataset(training, columns, short_side=64, long_side=128)
-    return collate([dataset[index] for index in range(4)])
+    return collate([dataset[index] for index in range(4)]).to(torch.device("cpu"))
 
 
 def with_gradients(refiner: Refiner, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -83,7 +83,7 @@ def test_overfits_one_batch(script: ModuleType, training: CocoData) -> None:
     torch.manual_seed(0)
     columns = {category: column for column, category in enumerate(training.categories)}
     dataset = CocoDataset(training, columns, short_side=64, long_side=96)
-    batch = collate([dataset[0], dataset[1]])
+    batch = collate([dataset[0], dataset[1]]).to(torch.device("cpu"))
     learner = script.Learner(script.new_network(6, 16, False))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     losses = []

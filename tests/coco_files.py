@@ -1,0 +1,47 @@
+"""A small annotation file, to be spoiled in every way, beside two noisy images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from refinebox.annotations import CocoData
+from refinebox.annotations import read as read_file
+
+SIZES = ((40, 60), (60, 40))  # height, width
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+COLUMNS = {3: 0, 7: 1}
+
+
+def write_images(folder: Path) -> None:
+    for number, (height, width) in enumerate(SIZES, start=1):
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def image_entries() -> list[dict[str, Any]]:
+    return [
+        {"id": number, "file_name": f"{number}.png", "height": height, "width": width}
+        for number, (height, width) in enumerate(SIZES, start=1)
+    ]
+
+
+def annotation(number: int = 1, **fields: Any) -> dict[str, Any]:
+    plain = {"id": number, "image_id": 1, "category_id": 3, "bbox": [6, 4, 30, 20], "area": 600, "iscrowd": 0}
+    return {**plain, **fields}
+
+
+def without(entry: dict[str, Any], *fields: str) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in fields}
+
+
+def written(folder: Path, **lists: Any) -> Path:
+    content = {"images": image_entries(), "annotations": [annotation()], "categories": CATEGORIES, **lists}
+    (folder / "coco.json").write_text(json.dumps(content))
+    return folder / "coco.json"
+
+
+def read(folder: Path, **lists: Any) -> CocoData:
+    return read_file(written(folder, **lists), folder)
