@@ -25,6 +25,11 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
     }
 
 
+# in how many parts a batch is computed changes the result by rounding and padding alone, as the number of processes
+# does; so a training that ran out of memory late can go on
+MAY_CHANGE = ("accumulate",)
+
+
 def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
     """Makes the run's folder, or checks that the one to continue was started with the same ``config``."""
     if output.exists() and not output.is_dir():
@@ -44,7 +49,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
     changed = [
         f"{key} was {old.get(key)}, now {config.get(key)}"
         for key in {**old, **config}
-        if old.get(key) != config.get(key)
+        if old.get(key) != config.get(key) and key not in MAY_CHANGE
     ]
     if changed:
         raise ValueError(

@@ -125,7 +125,8 @@ def train(
     if not len(dataset):
         raise ValueError(f"none of the {len(training.images)} training images has an object; check the annotations")
     torch.manual_seed(settings.seed)
-    refiner = Refiner(detector.channels, detector.strides, settings.steps).to(next(detector.parameters()).device)
+    device = next(detector.parameters()).device
+    refiner = Refiner(detector.channels, detector.strides, settings.steps).to(device)
     model = RefinedDetector(detector, refiner)
     optimizer = build_optimizer(refiner, settings)
     first = distributed.rank() == 0
@@ -144,21 +145,28 @@ def train(
             if interruption.signal:
                 progress["seconds"] = round(time.monotonic() - start, 1)
                 raise interrupted(output, state if first else None, refiner, optimizer, progress, interruption)
-            metrics = evaluate.evaluate(model, validation, links[1], batch_size=settings.batch_size, workers=workers)
+            metrics = evaluate.evaluate(model, validation, links[1], batch_size=part_size(settings), workers=workers)
             losses = {name: loss / len(steps_of(dataset, settings)) for name, loss in progress["losses"].items()}
             progress |= {"epoch": epoch + 1, "step": 0, "losses": {}, "seconds": round(time.monotonic() - start, 1)}
             better = progress["best"] is None or points(metrics["after"]) > points(progress["best"]["after"])
             if better:
                 progress["best"] = {"epoch": epoch + 1, **metrics}
-            if not first:
-                continue
-            record(output, {"epoch": epoch + 1, **losses, **metrics, "seconds": progress["seconds"]}, settings.epochs)
-            if better:
-                learned = {**progress["best"], "categories": links[0].categories(training)}
-                write_refiner(output / "best.safetensors", refiner, detector, asdict(settings), learned)
-            resume.save(state, refiner, optimizer, progress)
+            if first:
+                line = {"epoch": epoch + 1, **losses, **metrics, "seconds": progress["seconds"]}
+                record(output, line, settings.epochs)
+                if better:
+                    learned = {**progress["best"], "categories": links[0].categories(training)}
+                    write_refiner(output / "best.safetensors", refiner, detector, asdict(settings), learned)
+                resume.save(state, refiner, optimizer, progress)
+            if epoch + 1 < settings.epochs and agreed(interruption, device):
+                raise interrupted(output, None, refiner, optimizer, progress, interruption)
     best = progress["best"]
     return Report(output / "best.safetensors", best["before"], best["after"], progress["seconds"])
+
+
+def part_size(settings: Settings) -> int:
+    """Images that a process sees at once; evaluation must not need more memory than the steps."""
+    return -(-settings.batch_size // (settings.accumulate * distributed.processes()))
 
 
 def steps_of(dataset: CocoDataset, settings: Settings) -> list[Sequence[int]]:
@@ -214,7 +222,8 @@ def interrupted(
     """What to raise after everything is saved to ``state``."""
     if state is not None:
         resume.save(state, refiner, optimizer, progress)
-    place = f"step {progress['step']} of epoch {progress['epoch'] + 1}"
+    step, epoch = progress["step"], progress["epoch"]
+    place = f"step {step} of epoch {epoch + 1}" if step else f"epoch {epoch}"
     return Interrupted(
         f"stopped after {place}, everything is saved in {output}; repeat the command with --resume to continue",
         interruption.signal,
