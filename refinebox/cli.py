@@ -9,13 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
+from refinebox import memory
 from refinebox.interruption import Interrupted
 
 if TYPE_CHECKING:
     from refinebox.data import CocoData
     from refinebox.detector import Detector
 
-EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, Interrupted)
+EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError, Interrupted)
 
 
 class OneLineErrors(TyperGroup):
@@ -23,7 +24,8 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with memory.advice(ctx):
+                return super().invoke(ctx)
         except EXPECTED_ERRORS as error:
             if os.environ.get("REFINEBOX_DEBUG"):
                 raise
