@@ -35,6 +35,8 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the run")
     path = output / "config.json"
+    for file in (path, output / "metrics.jsonl"):
+        checkpoint.remove_leftovers(file)
     if not continued:
         if path.exists():
             raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
@@ -69,8 +71,9 @@ def record(output: Path, line: Mapping[str, Any], epochs: int) -> None:
     before, after = points(line["before"]), points(line["after"])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
     print(f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}, {line['seconds']:.0f} s", flush=True)
-    with (output / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    metrics = output / "metrics.jsonl"
+    old = metrics.read_text() if metrics.exists() else ""
+    checkpoint.write_bytes(metrics, f"{old}{json.dumps(line)}\n".encode())  # appending could end in half a line
 
 
 def write_refiner(
