@@ -1,13 +1,14 @@
 """Files of tensors: our safetensors, written whole or not at all, and foreign ``.pth``, read without running code."""
 
 import argparse
+import glob
 import hashlib
 import json
 import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     """Writes a safetensors file that :func:`read` returns unchanged. A failed write leaves the old file as it was."""
     # cloned, because safetensors refuses tensors that share memory
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    remove_leftovers(path)
     write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
 
 
@@ -87,9 +89,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes ``data`` beside ``path`` and renames it into place, so that ``path`` is always whole.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; nothing is left behind.
+        OSError: the folder cannot be written or the disk is full; the message says so, and nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_beside(path, data)
+    except OSError as error:
+        raise OSError(
+            f"could not write {path} ({error.strerror or error}), so what stood there is unchanged; make room or name "
+            "a folder that can be written, and repeat the command, a training with --resume"
+        ) from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -98,8 +110,16 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # which says less than what went wrong before
+            temporary.unlink()
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what writers of ``path`` that were killed left beside it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if leftover.suffix[1:].isdecimal():
+            leftover.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

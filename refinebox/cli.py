@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
+from refinebox import memory
 from refinebox.interruption import Interrupted
 from refinebox.options import (
     Annotations,
@@ -26,7 +27,7 @@ from refinebox.options import (
     Workers,
 )
 
-EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, Interrupted)
+EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError, Interrupted)
 
 
 class OneLineErrors(TyperGroup):
@@ -34,7 +35,8 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with memory.advice(ctx):
+                return super().invoke(ctx)
         except EXPECTED_ERRORS as error:
             if os.environ.get("REFINEBOX_DEBUG"):
                 raise

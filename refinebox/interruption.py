@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a wish to stop, which the training grants between two steps."""
+"""SIGTERM and SIGINT as a wish to stop, which the training grants after the step or evaluation under way."""
 
 import signal
 from types import FrameType

@@ -16,6 +16,9 @@ from refinebox.settings import Settings
 from refinebox.tensorboard import Board
 
 METRICS, LOSSES = "metrics.jsonl", "losses.jsonl"  # a line for each epoch
+# in how many parts a batch is computed changes the result by rounding and padding alone, as the number of processes
+# does; so a training that ran out of memory late can go on
+MAY_CHANGE = ("accumulate",)
 
 
 @dataclass
@@ -119,11 +122,12 @@ class Run:
         if not self.writes:
             return
         print(sentence(line, self.settings.epochs), flush=True)
-        for name, content in ((METRICS, line), (LOSSES, {"epoch": progress.epoch, "losses": losses})):
-            with (self.output / name).open("a") as file:
-                file.write(json.dumps(content) + "\n")
-        totals = [loss for epoch in read_lines(self.output / LOSSES) for loss in epoch["losses"]]
-        curves.write(self.output / "curves.svg", totals, read_lines(self.output / METRICS))
+        epochs = [*read_lines(self.output / METRICS), line]
+        write_lines(self.output / METRICS, epochs)
+        steps_of_epochs = [*read_lines(self.output / LOSSES), {"epoch": progress.epoch, "losses": losses}]
+        write_lines(self.output / LOSSES, steps_of_epochs)
+        totals = [loss for epoch in steps_of_epochs for loss in epoch["losses"]]
+        curves.write(self.output / "curves.svg", totals, epochs)
         if self.board is not None:
             self.board.epoch(line, steps)
         if progress.best is not None and progress.best["epoch"] == progress.epoch:
@@ -155,6 +159,8 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the run")
     path = output / "config.json"
+    for name in (path.name, METRICS, LOSSES, "curves.svg"):
+        checkpoint.remove_leftovers(output / name)
     if not continued:
         if path.exists():
             raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
@@ -169,7 +175,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
     changed = [
         f"{key} was {old.get(key)}, now {config.get(key)}"
         for key in {**old, **config}
-        if old.get(key) != config.get(key)
+        if old.get(key) != config.get(key) and key not in MAY_CHANGE
     ]
     if changed:
         raise ValueError(
@@ -181,13 +187,17 @@ def forget_after(output: Path, epoch: int) -> None:
     """Drops the lines of epochs that will be trained again."""
     for path in (output / METRICS, output / LOSSES):
         if path.exists():
-            lines = [json.dumps(line) for line in read_lines(path) if line["epoch"] <= epoch]
-            checkpoint.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
+            write_lines(path, [line for line in read_lines(path) if line["epoch"] <= epoch])
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The content of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The content of a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Writes JSON lines, all or none: appending could end in half a line."""
+    checkpoint.write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
 
 
 def sentence(line: Mapping[str, Any], epochs: int) -> str:

@@ -119,7 +119,7 @@ def train(
                     model,
                     validation,
                     links[1],
-                    batch_size=settings.batch_size,
+                    batch_size=part_size(settings),
                     workers=workers,
                     others=others,
                     unreadable=None if strict else progress.unreadable,
@@ -138,6 +138,11 @@ def train(
                 )
     best = progress.best or {}
     return Report(run.best, best["before"], best["after"], best["weights"], progress.seconds)
+
+
+def part_size(settings: Settings) -> int:
+    """Images that a process sees at once; evaluation must not need more memory than the steps."""
+    return -(-settings.batch_size // (settings.accumulate * distributed.processes()))
 
 
 def steps_of(dataset: CocoDataset | Cache, settings: Settings, epoch: int) -> list[Sequence[int]]:

@@ -99,7 +99,7 @@ def tiny() -> Sizes:
     return TINY
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_detector() -> Callable[..., Detector]:
     """Builds a tiny untrained DAB-DETR for the generated shapes; the same seed gives the same weights."""
 

@@ -368,7 +368,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     checkpoint.write(Path(sys.argv[1]), {"weight": torch.ones(100_000)}, {})
 except OSError as error:
-    sys.exit(error.errno)
+    sys.exit(str(error))
 """
 
 
@@ -378,8 +378,12 @@ def test_a_file_that_does_not_fit_leaves_the_old_one_as_it_was(tensors: dict[str
     checkpoint.write(path, tensors, {"epoch": 1})
     old = path.read_bytes()
     command = [sys.executable, "-c", FILL_THE_DISK, str(path)]
-    completed = subprocess.run(command, cwd=Path(refinebox.__file__).parents[1], check=False)
-    assert completed.returncode == errno.EFBIG
+    folder = Path(refinebox.__file__).parents[1]
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert completed.stderr == (
+        f"could not write {path} (File too large), so what stood there is unchanged; make room or name a folder that "
+        "can be written, and repeat the command, a training with --resume\n"
+    )
     assert path.read_bytes() == old
     assert files_of(tmp_path) == ["file.safetensors"]
 
@@ -409,6 +413,32 @@ def test_a_first_write_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left on device"):
         checkpoint.write_bytes(tmp_path / "file", b"content")
     assert files_of(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(
+        OSError, match=r"^could not write .*file/new/weights \(Not a directory\), .*; make room or name"
+    ):
+        checkpoint.write_bytes(tmp_path / "file/new/weights", b"content")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_in_the_place_of_the_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(
+        OSError, match=r"^could not write .*weights \(Is a directory\), so what stood there is unchanged"
+    ):
+        checkpoint.write_bytes(tmp_path / "weights", b"content")
+    assert files_of(tmp_path) == ["weights"]
+
+
+def test_what_killed_writers_left_is_removed(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    kept = [".a[1].safetensors.part", ".a[1].safetensors.5.old", ".b.safetensors.77", "a[1].safetensors.77"]
+    for name in [".a[1].safetensors.77", ".a[1].safetensors.123456", *kept]:
+        (tmp_path / name).write_text("half")
+    checkpoint.write(tmp_path / "a[1].safetensors", tensors, {})
+    assert files_of(tmp_path) == sorted([*kept, "a[1].safetensors"])
 
 
 def test_json_is_readable_and_ends_with_a_newline(tmp_path: Path) -> None:

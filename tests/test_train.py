@@ -220,6 +220,54 @@ def test_a_stopped_run_continues_bit_for_bit(
     assert [{**line, "seconds": 0} for line in records[0]] == [{**line, "seconds": 0} for line in records[1]]
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_that_is_stopped_while_it_evaluates_ends_with_the_epoch(
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: int,
+) -> None:
+    train.train(detector, training, validation, tmp_path / "whole", QUICK)
+    real, calls = evaluate.evaluate, iter(range(1, 9))
+
+    def signalled(*args: Any, **options: Any) -> Any:
+        if next(calls) == epoch:
+            signal.raise_signal(signal.SIGTERM)
+        return real(*args, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate", signalled)
+    if epoch == QUICK.epochs:  # nothing is left to stop
+        train.train(detector, training, validation, tmp_path / "parts", QUICK)
+    else:
+        with pytest.raises(Interrupted, match=r"^stopped after epoch 1, everything is saved in .*--resume"):
+            train.train(detector, training, validation, tmp_path / "parts", QUICK)
+        assert len((tmp_path / "parts/metrics.jsonl").read_text().splitlines()) == 1
+        train.train(detector, training, validation, tmp_path / "parts", QUICK, continued=True)
+    for file in ("last/state.safetensors", "best.safetensors"):
+        whole, parts = (checkpoint.read(tmp_path / run / file)[0] for run in ("whole", "parts"))
+        assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+
+
+def test_the_parts_of_a_batch_may_change(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that ran short late must not cost the epochs before; evaluation sees no more images at once either."""
+    train.train(detector, training, validation, tmp_path, QUICK)
+    settings, sizes = replace(QUICK, accumulate=2), []
+    real = evaluate.evaluate
+
+    def noted(*args: Any, **options: Any) -> Any:
+        sizes.append(options["batch_size"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(evaluate, "evaluate", noted)
+    train.train(detector, training, validation, tmp_path, settings, continued=True)
+    train.train(detector, training, validation, tmp_path / "new", settings)
+    assert sizes == [2, 2]
+
+
 def test_without_jitter_only_matched_boxes_count(detector: Detector, training: CocoData) -> None:
     batch = first_batch(detector, training)
     torch.manual_seed(0)
@@ -477,23 +525,6 @@ def test_the_average_follows_the_weights_ever_more_slowly(detector: Detector) ->
     # the first update copies, those after it keep (1 + n) / (10 + n) of what was there, but no more than half
     expected = [1.0, *(1 - min(0.5, (1 + n) / (10 + n)) for n in range(1, 12))]
     assert shares == pytest.approx(expected, abs=1e-5)
-
-
-def test_a_run_that_is_stopped_while_it_evaluates_ends_with_its_epoch(
-    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = evaluate.evaluate
-
-    def interrupted(*args: Any, **options: Any) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return real(*args, **options)
-
-    monkeypatch.setattr(evaluate, "evaluate", interrupted)
-    with pytest.raises(Interrupted, match=r"^stopped after epoch 1, everything is saved in "):
-        train.train(detector, training, validation, tmp_path / "run", QUICK)
-    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
-    # in the last epoch there is nothing left to stop
-    train.train(detector, training, validation, tmp_path / "run", QUICK, continued=True)
 
 
 def test_event_files_are_written_on_demand(
