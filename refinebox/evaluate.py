@@ -198,7 +198,8 @@ def check_rows(data: CocoData, rows: Rows) -> None:
     unbounded = ~np.isfinite(rows).all(1)
     if unbounded.any():
         raise ValueError(
-            f"a detection in image {rows[unbounded][0, 0]:.0f} is not finite; check the detector's weights"
+            f"a detection in image {rows[unbounded][0, 0]:.0f} is not finite; check the detector's weights, "
+            "or train its refiner at a lower learning rate"
         )
     for what, column, known in (
         ("image", 0, [entry["id"] for entry in data.images]),

@@ -202,3 +202,12 @@ def test_a_loss_that_is_not_finite_ends_with_the_images(command: list[str], tmp_
     assert sit([*command, "--learning-rate", 1e30], tmp_path / "said") == 2
     expected = r"refinebox: images \d(, \d)*: the loss is (nan|inf); lower the learning rate or check these images"
     assert re.fullmatch(expected, the_line(tmp_path / "said"))
+
+
+def test_a_refiner_that_is_not_finite_is_found_by_the_evaluation(command: list[str], tmp_path: Path) -> None:
+    """The only step of an epoch has spoilt it, which no loss has seen yet."""
+    assert sit([*command, "--batch-size", 6, "--learning-rate", 1e30], tmp_path / "said") == 2
+    assert the_line(tmp_path / "said").endswith(
+        "is not finite; check the detector's weights, or train its refiner at a lower learning rate"
+    )
+    assert not (tmp_path / "run/best.safetensors").exists()
