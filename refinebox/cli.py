@@ -209,8 +209,7 @@ def train(
         read_split("val", data, val_annotations, val_images, strict=strict),
     )
     if dry_run:
-        options = {"cached": cache is not None, "strict": strict}
-        typer.echo(rehearse(model, *splits, chosen, categories=categories, workers=workers, **options))
+        typer.echo(rehearse(model, *splits, chosen, categories, workers=workers, cached=bool(cache), strict=strict))
         return
     report = run(
         model,
