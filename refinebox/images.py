@@ -75,8 +75,7 @@ def preprocess(image: Image.Image, short_side: int, long_side: int, layout: Layo
 def to_pixels(image: Image.Image, short_side: int, long_side: int, layout: Layout = "authors") -> Tensor:
     """``[3, H, W]`` uint8 image, resized (bilinear, antialiased, on 8-bit values) as :func:`resized` says.
 
-    Decoded and resized by Pillow. torchvision decodes JPEG and PNG to the same pixels a little faster, but resizes to
-    others (one of 255 off in 3 of 10,000), and to hand over its pixels to Pillow takes what its decoder saves.
+    By Pillow: torchvision resizes to slightly other pixels; what its decoder saves goes into handing them to Pillow.
     """
     height, width = resized(image.height, image.width, short_side, long_side, layout)
     if (height, width) != (image.height, image.width):

@@ -7,16 +7,21 @@ from pathlib import Path
 from typing import Annotated
 
 import benchmark_detectors
+import benchmark_epochs
 import benchmark_evaluation
+import benchmark_processes
 import benchmark_training
 import torch
 import typer
 
 PARTS = {
     "training": benchmark_training.measure,
+    "epochs": benchmark_epochs.measure,
+    "processes": benchmark_processes.measure,
     "detectors": benchmark_detectors.measure,
     "evaluation": benchmark_evaluation.measure,
 }
+SUMMARY = ("latency_ratio", "train_step_ratio", "refine_step_speedup", "cached_epoch_ratio")  # stand first in the JSON
 
 
 def main(
@@ -37,7 +42,8 @@ def main(
     print(machine)
     figures = {name: PARTS[name](quick) for name in parts or PARTS}
     if json_file is not None:
-        json_file.write_text(json.dumps({"machine": machine, **figures}, indent=2))
+        summary = {name: found[name] for found in figures.values() for name in SUMMARY if name in found}
+        json_file.write_text(json.dumps({**summary, "machine": machine, **figures}, indent=2))
 
 
 if __name__ == "__main__":

@@ -205,12 +205,17 @@ def random_batch(objects: Sequence[int], size: tuple[int, int], columns: int) ->
     generator = torch.Generator().manual_seed(0)
     targets = []
     for count in objects:
-        sides = 0.02 * 25 ** torch.rand(count, 2, generator=generator)  # 2 to 50 % of the image
-        centres = sides / 2 + (1 - sides) * torch.rand(count, 2, generator=generator)
-        targets.append(Target(torch.cat([centres, sides], 1), torch.randint(columns, (count,), generator=generator)))
+        boxes = random_boxes(count, generator)
+        targets.append(Target(boxes, torch.randint(columns, (count,), generator=generator)))
     sizes = torch.tensor([size] * len(objects))
     images = torch.randn(len(objects), 3, *size, generator=generator)
     return Batch(images, sizes, sizes, targets, list(range(len(objects))))
+
+
+def random_boxes(count: int, generator: torch.Generator) -> Tensor:
+    """``[count, 4]`` cxcywh, fractions of the image, which they do not pass: sides of 2 to 50 %."""
+    sides = 0.02 * 25 ** torch.rand(count, 2, generator=generator)
+    return torch.cat([sides / 2 + (1 - sides) * torch.rand(count, 2, generator=generator), sides], dim=1)
 
 
 def photographs(folder: Path, count: int, size: tuple[int, int]) -> CocoData:

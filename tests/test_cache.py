@@ -141,6 +141,21 @@ def test_a_damaged_record_is_made_again(detector: Detector, training: CocoData, 
     assert records.__getitems__([1]).batch is None
 
 
+def test_unreadable_images_are_left_out(
+    detector: Detector, training: CocoData, spoiled_folder: Path, tmp_path: Path
+) -> None:
+    """Also of a batch whose other images have records, and where the file itself is gone."""
+    records = opened(tmp_path, detector, replace(training, folder=spoiled_folder / "train"))
+    records.dataset.strict = False
+    everything = list(range(len(training.images)))
+    for _ in range(2):
+        found = piece(records, everything)
+        seen = records.observe(detector, found)
+        assert len(found.unreadable) == 2
+        assert seen.image_ids == found.image_ids == [1, 2, 4, 5]
+        assert len(seen.features[0]) == len(found.records) == 4
+
+
 def test_a_disk_that_is_full_does_not_stop_the_training(
     detector: Detector, training: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
