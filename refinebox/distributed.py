@@ -93,6 +93,13 @@ def total(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def totals(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """The sums of every process's ``numbers``; alone they never leave for ``device``, for which work would wait."""
+    if not distributed.is_initialized():
+        return list(numbers)
+    return [int(number) for number in total(torch.tensor(numbers, device=device)).tolist()]
+
+
 def total_gradients(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Every parameter's gradient becomes the sum of all processes'; in one transfer, as the refiner is small."""
     if distributed.is_initialized():

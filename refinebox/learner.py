@@ -48,7 +48,7 @@ class Learner:
         parameters, names = list(self.refiner.parameters()), loss_names(settings.steps)
         batches = [batch for batch in batches if batch.image_ids]
         counts = [sum(len(batch.image_ids) for batch in batches), sum(batch.objects for batch in batches)]
-        images, objects = distributed.total(torch.tensor(counts, device=parameters[0].device)).tolist()
+        images, objects = distributed.totals(counts, parameters[0].device)
         if not images:
             return dict.fromkeys(["loss", *names], 0.0)
         key = f"{settings.seed} {epoch}"

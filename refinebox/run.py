@@ -1,6 +1,7 @@
 """The folder of a training: what it was started with, what every epoch gave, the best refiner, and how to go on."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,6 +96,7 @@ class Run:
         self.writes = distributed.rank() == 0
         self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
         self.board: Board | None = None
+        self.start = time.monotonic()
 
     def open(self, learner: Learner, *, continued: bool, tensorboard: bool, steps: int) -> Progress:
         """Starts or continues, and says where; an epoch has so many ``steps``.
@@ -109,6 +111,7 @@ class Run:
         progress = Progress()
         if continued and self.state.exists():
             progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+        self.start = time.monotonic() - progress.seconds
         if self.writes:
             forget_after(self.output, progress.epoch)
         if self.writes and tensorboard:
@@ -118,6 +121,7 @@ class Run:
     def end_epoch(self, learner: Learner, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
         """Prints and writes what an epoch gave, and its refiner if it is the best so far."""
         steps = (progress.epoch + 1) * progress.step
+        progress.seconds = self.seconds()
         line, losses = progress.end_epoch(metrics)
         if not self.writes:
             return
@@ -137,8 +141,13 @@ class Run:
 
     def save(self, learner: Learner, progress: Progress) -> None:
         """Writes all that is needed to go on from here."""
+        progress.seconds = self.seconds()
         if self.writes:
             resume.save(self.state, learner.models, learner.optimizer, asdict(progress))
+
+    def seconds(self) -> float:
+        """Wall time of all sittings together."""
+        return round(time.monotonic() - self.start, 1)
 
 
 def configuration(detector: Detector, training: CocoData, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def check_detector(detector: Detector, *, height: int = 192, width: int = 256) -
     check_shapes(detector, output, images)
     check_values(detector, output)
     check_repeatable(output, detector(images, sizes), "a second run on the same batch")
+    check_features(detector, output, detector.features(images, sizes))
     check_padding(detector, output, small.to(device))
     check_detections(detector, output, sizes)
 
@@ -73,6 +74,14 @@ def check_shapes(detector: Detector, output: DetectorOutput, images: Tensor) -> 
         output.logits.shape == (batch, queries, columns),
         f"logits are {tuple(output.logits.shape)}, expected {(batch, queries, columns)}: one column for each of the "
         f"{len(detector.category_ids)} category ids{', then no-object' if no_object else ''}",
+    )
+
+
+def check_features(detector: Detector, output: DetectorOutput, features: tuple[Tensor, ...]) -> None:
+    """The backbone alone gives the maps that come with the boxes; a cached training relies on it."""
+    same = len(features) == len(output.features) and all(map(torch.equal, features, output.features))
+    _expect(
+        same, "features() gives other maps than the detector's output has; extract() must return what detect() does"
     )
 
 

@@ -2,13 +2,10 @@
 
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from refinebox import data, distributed, evaluate, observation
 from refinebox.cache import Cache
@@ -109,7 +106,6 @@ def train(
     run = Run(output, detector, training, settings, links[0].categories(training))
     steps = len(steps_of(dataset, settings, 0))
     progress = run.open(learner, continued=continued, tensorboard=tensorboard, steps=steps)
-    start = time.monotonic() - progress.seconds
     with Interruption() as interruption:
         while progress.epoch < settings.epochs:
             dataset.variant = settings.variant(progress.epoch)
@@ -124,12 +120,10 @@ def train(
                     others=others,
                     unreadable=None if strict else progress.unreadable,
                 )
-                progress.seconds = round(time.monotonic() - start, 1)
                 run.end_epoch(learner, progress, metrics)
+                run.save(learner, progress)
             if isinstance(source, Cache) and (shortage := source.shortage()):
                 print(shortage, file=sys.stderr)
-            progress.seconds = round(time.monotonic() - start, 1)
-            run.save(learner, progress)
             if agreed(interruption, detector) and progress.epoch < settings.epochs:
                 raise Interrupted(
                     f"stopped after {progress.place}, everything is saved in {output}; "
@@ -189,13 +183,15 @@ def train_epoch(
     progress.unreadable += distributed.gathered(unreadable)
     if len(progress.unreadable) == len(source):
         raise ValueError(f"none of {len(source)} training images could be read: {min(progress.unreadable)}")
+    if shares:
+        run.save(learner, progress)  # now, because evaluation may take longer than whoever stops it waits
     return stopped
 
 
 def agreed(interruption: Interruption, detector: Detector) -> bool:
     """Whether any process was asked to stop; then all stop after the same step."""
-    asked = torch.tensor(interruption.signal, device=next(detector.parameters()).device)
-    interruption.signal = interruption.signal or int(distributed.total(asked))
+    [asked] = distributed.totals([interruption.signal], next(detector.parameters()).device)
+    interruption.signal = interruption.signal or asked
     return bool(interruption.signal)
 
 

@@ -47,6 +47,21 @@ def test_the_same_images_give_the_same_output(detector: Detector) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.features, second.features, strict=True))
 
 
+def test_half_precision_moves_boxes_by_little_and_returns_float32(detector: Detector) -> None:
+    torch.manual_seed(0)
+    images, sizes = torch.randn(2, 3, 64, 96), torch.tensor([[64, 96], [64, 96]])
+    whole = detector(images, sizes)
+    detector.precision = "bfloat16"
+    half = detector(images, sizes)
+    found = [*detector.features(images, sizes), half.boxes, half.logits, *half.features]
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+    assert not torch.equal(half.features[-1], whole.features[-1])
+    for ours, exact in zip(half.features, whole.features, strict=True):
+        assert (ours - exact).norm() < 0.02 * exact.norm()
+    assert 0 < (half.boxes - whole.boxes).abs().max() < 0.01
+    assert (half.boxes * 256 != (half.boxes * 256).round()).any()  # not just bfloat16 in disguise
+
+
 def test_maps_are_measured(detector: Detector) -> None:
     output = detector(torch.zeros(1, 3, 64, 96), torch.tensor([[64, 96]]))
     assert tuple(feature.shape[1] for feature in output.features) == detector.channels == (16, 16, 24, 32)

@@ -12,7 +12,7 @@ from torchvision.ops import FeaturePyramidNetwork
 
 from refinebox import checkpoint
 from refinebox.detector import Detections, Detector, DetectorOutput, Profile
-from refinebox.refiner import RefinedDetector, Refiner, load_refiner
+from refinebox.refiner import RefinedDetector, Refiner, levels, load_refiner
 
 PUBLISHED = ["rb_dab_detr_r50_12ep", "rb_dab_detr_swin_t_in1k_12ep", "rb_detr_r50_12ep"]
 
@@ -145,7 +145,7 @@ def test_pyramid_equals_torchvisions() -> None:
     ("side", "level"), [(0, 0), (10, 0), (111, 0), (113, 1), (223, 1), (225, 2), (449, 3), (5000, 3)]
 )
 def test_level_grows_with_the_side(side: float, level: int) -> None:
-    assert Refiner((8, 8, 8, 8)).levels(torch.tensor([[3.0, 5.0, 3 + side, 5 + side]])).item() == level
+    assert levels(torch.tensor([[3.0, 5.0, 3 + side, 5 + side]]), (4, 8, 16, 32)).item() == level
 
 
 def test_scores_and_other_queries_stay(detector: Detector) -> None:

@@ -159,3 +159,10 @@ def test_labels_are_category_ids() -> None:
 
     with pytest.raises(AssertionError, match=r"labels \[8, 9, 10\] are no category ids, known are \(1, 2, 3\)"):
         check_detector(Columns())
+
+
+def test_features_alone_must_be_those_of_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = Simple()
+    monkeypatch.setattr(detector, "extract", lambda images, sizes: (2 * detector.convolution(images),))
+    with pytest.raises(AssertionError, match=r"^features\(\) gives other maps than the detector's output has; extract"):
+        check_detector(detector)
