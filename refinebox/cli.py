@@ -149,39 +149,53 @@ def train(
         Literal["default", "published"],
         typer.Option(help="Settings to start from; the options below change single ones."),
     ] = "default",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="AdamW's, at its highest.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images. Default 12.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step. Default 4, published 16.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="AdamW's, at its highest. Default 0.0015, published 0.0001.")
+    ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0, help="AdamW's; normalisation layers do not decay.")
+        float | None, typer.Option(min=0, help="AdamW's; normalisation layers do not decay. Default 0.0001.")
     ] = None,
     schedule: Annotated[
         Literal["step", "cosine"] | None,
-        typer.Option(help="step: a tenth of the rate in the last twelfth; cosine: warm-up, then down to zero."),
+        typer.Option(
+            help="cosine: warm-up, then down to zero, the default; step: a tenth in the last twelfth, published."
+        ),
     ] = None,
-    clip_norm: Annotated[float | None, typer.Option(min=0, help="Largest L2 norm of the gradient.")] = None,
+    clip_norm: Annotated[
+        float | None, typer.Option(min=0, help="Largest L2 norm of the gradient. Default 1, published 0.1.")
+    ] = None,
     jitter: Annotated[
-        int | None, typer.Option(min=0, help="Moved copies of every object to learn from as well.")
+        int | None, typer.Option(min=0, help="Moved copies of every object to learn from too. Default 2, published 0.")
     ] = None,
     average: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Decay of the weights' moving average; 0 for none.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Decay of the weights' moving average, 0 for none. Default 0.998, published 0."
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="How often the refiner moves each box.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="How often the refiner moves each box. Default 3.")] = None,
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Cut each batch into so many parts to save memory.")
     ] = None,
     augmentation: Annotated[
-        Literal["multiscale", "flip", "none"] | None, typer.Option(help="multiscale: DETR's flips, sizes and crops.")
+        Literal["multiscale", "flip", "none"] | None,
+        typer.Option(help="multiscale: DETR's flips, sizes and crops, the default."),
     ] = None,
     variants: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Augmentations of each image, used in turn; 0: ever new ones. With --cache 2, else 0."
+            min=0,
+            help="Augmentations of each image, used in turn; 0: ever new ones. Default 0, with --cache 1, 2 or 4.",
         ),
     ] = None,
     precision: Annotated[
         Literal["float32", "bfloat16"] | None, typer.Option(help="Of the frozen detector; by default bfloat16 on GPUs.")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the detector: minutes first, faster then.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of the initial weights, the order and the augmentation.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder to keep what the detector saw, so that later epochs need not run it.")

@@ -35,6 +35,7 @@ class Settings:
         variants: augmentations of each image, used in turn, and the same with every seed; 0 for new ones in every
             epoch.
         precision: of the frozen detector's matrix products; refinement is float32 always.
+        compile: run the frozen detector through ``torch.compile``, which takes minutes for every new size of images.
         seed: of the initial weights, the order and the augmentation.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     augmentation: Augmentation = "multiscale"
     variants: int = 0
     precision: Precision = "float32"
+    compile: bool = False
     seed: int = 0
 
     def rate(self, step: int, steps: int) -> float:

@@ -95,6 +95,8 @@ def train(
     """
     links = [Link.between(detector, split, categories) for split in (training, validation)]
     detector.precision = settings.precision
+    if settings.compile:
+        detector.compile(dynamic=True)
     dataset = training_dataset(detector, training, links[0], settings)
     dataset.strict = strict
     if not len(dataset):

@@ -1,8 +1,12 @@
 """What a training is told, and what it makes of it."""
 
+from dataclasses import fields
+
 import pytest
 import torch
+from typer.main import get_command
 
+from refinebox import cli
 from refinebox.settings import PUBLISHED, Settings, choose
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -45,3 +49,15 @@ def test_a_gpu_gets_half_precision_unless_told_otherwise() -> None:
     assert choose("default", {}, cached=False, device=GPU).precision == "bfloat16"
     assert choose("default", {"precision": "float32"}, cached=False, device=GPU).precision == "float32"
     assert choose("default", {}, cached=False, device=CPU).precision == "float32"
+
+
+def test_the_help_tells_both_recipes() -> None:
+    options = {option.name: option for option in get_command(cli.app).commands["train"].params}  # type: ignore[attr-defined]
+    for field in fields(Settings):
+        default, published = (getattr(settings, field.name) for settings in (Settings(), PUBLISHED))
+        text = options[field.name].help
+        if isinstance(default, str | bool) or field.name in ("accumulate", "seed"):
+            continue
+        assert f"Default {default:g}" in text
+        assert ("published" in text) == (default != published)
+        assert default == published or f"published {published:g}." in text

@@ -536,3 +536,24 @@ def test_event_files_are_written_on_demand(
     events.Reload()
     assert [event.step for event in events.Scalars("step/loss")] == [1, 2, 3, 4]
     assert [event.step for event in events.Scalars("after/AP")] == [2, 4]
+
+
+def test_a_compiled_detector_trains_alike(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced for real, and run without generated code, which would take minutes."""
+    settings = replace(QUICK, epochs=1, augmentation="none")
+    whole = train.train(detector, training, validation, tmp_path / "whole", settings)
+    real, traced = torch.compile, []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        traced.append(options)
+        return real(*args, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", noted)
+    compiled = train.train(detector, training, validation, tmp_path / "compiled", replace(settings, compile=True))
+    assert traced == [{"dynamic": True}]
+    assert lines_of(tmp_path / "compiled")[0]["loss"] == pytest.approx(
+        lines_of(tmp_path / "whole")[0]["loss"], rel=1e-4
+    )
+    assert compiled.before == pytest.approx(whole.before, abs=1e-3)
