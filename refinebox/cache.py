@@ -6,7 +6,9 @@ needs the backbone.
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,7 @@ class Cache(Dataset[Piece]):
             "seed": dataset.seed,
         }
         self.folder = folder / _digest(depends)[:16]
+        remove_leftovers(folder)
         taken = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
         self.room = (limit - taken) / distributed.processes()
         self.refused = 0
@@ -179,6 +182,14 @@ class Cache(Dataset[Piece]):
         ]
         name = _digest(depends)
         return self.folder / str(self.dataset.variant) / name[:2] / f"{name}.safetensors"
+
+
+def remove_leftovers(folder: Path, age: float = 3600) -> None:
+    """Removes what killed writers left under ``folder``; not what is younger than ``age`` seconds and may be at work."""
+    for path in folder.rglob(".*.safetensors.*"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - path.stat().st_mtime > age:
+                path.unlink()
 
 
 def _digest(content: Any) -> str:

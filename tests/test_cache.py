@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,17 @@ def test_a_damaged_record_is_made_again(detector: Detector, training: CocoData, 
     path.write_bytes(path.read_bytes()[:-10])
     assert_same(seen, records.observe(detector, piece(records, [0, 1])))
     assert records.__getitems__([1]).batch is None
+
+
+def test_what_killed_writers_left_is_removed(detector: Detector, training: CocoData, tmp_path: Path) -> None:
+    old, new = tmp_path / "a/0/.x.safetensors.77", tmp_path / "a/0/.y.safetensors.78"
+    old.parent.mkdir(parents=True)
+    for path in (old, new):
+        path.write_text("half")
+    os.utime(old, (0, 0))
+    opened(tmp_path, detector, training)
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_unreadable_images_are_left_out(

@@ -131,6 +131,22 @@ def test_ended_at_random_moments_again_and_again_it_continues_bit_for_bit(
     assert len(codes) > 1
 
 
+def test_killed_while_it_writes_a_cache_it_continues_bit_for_bit(command: list[str], tmp_path: Path) -> None:
+    """Each sitting is killed a random number of points after its start; some of them lie in the cache's files."""
+    run, said, options = tmp_path / "run", tmp_path / "said", ["--augmentation", "none", "--variants", "1"]
+    assert sit([*command, *options, "--cache", tmp_path / "whole"], said) == 0, said.read_text()
+    whole, choice, codes = taken(run), random.Random(0), [KILLED]
+    while codes[-1] == KILLED:
+        words = [*resumed(command, run), *options, "--cache", tmp_path / "parts"]
+        codes.append(sit(words, said, point=choice.randrange(4, 40)))
+    assert codes[-1] == 0, said.read_text()
+    assert len(codes) > 4
+    assert taken(run) == whole
+    records = [{path.name for path in (tmp_path / name).rglob("*.safetensors")} for name in ("whole", "parts")]
+    assert len(records[0]) == 6
+    assert records[0] == records[1]
+
+
 @pytest.mark.parametrize(
     ("file", "share"), [("metrics.jsonl", 1.5), ("best.safetensors", 0.9), ("last/state.safetensors", 0.9)]
 )
