@@ -185,7 +185,7 @@ class Cache(Dataset[Piece]):
 
 
 def remove_leftovers(folder: Path, age: float = 3600) -> None:
-    """Removes what killed writers left under ``folder``; not what is younger than ``age`` seconds and may be at work."""
+    """Removes what killed writers left under ``folder``, but for what is younger than ``age`` seconds."""
     for path in folder.rglob(".*.safetensors.*"):
         with suppress(OSError):  # another process was faster
             if time.time() - path.stat().st_mtime > age:
