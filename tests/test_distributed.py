@@ -152,3 +152,17 @@ def test_a_process_that_dies_ends_all_with_a_line(detector_file: Path, shapes_fo
     # whichever notices first: the other process, in a line of ours, or torchrun
     said = "another process of this run has ended, see its own message; continue with --resume"
     assert said in errors or "SIGKILL" in errors
+
+
+def test_two_processes_share_a_cache(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    """What one of them saw the other reads in the next epoch, when the images are shared out anew."""
+    common = ["--detector", detector_file, "--data", shapes_folder, "--epochs", "2", "--batch-size", "4"]
+    common += ["--augmentation", "flip", "--variants", "1", "--cache", tmp_path / "cache"]
+    for name in ("first", "second"):
+        done(2, "train", *common, "--output", tmp_path / name)
+        assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 6
+    first, second = (
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("first", "second")
+    )
+    assert first == second
