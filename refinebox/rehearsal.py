@@ -2,7 +2,9 @@
 
 import resource
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,7 +40,7 @@ def rehearse(
     with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
     few = first(training, 2 * settings.batch_size, with_objects), first(validation, 2 * settings.batch_size)
     settings = replace(settings, epochs=2, variants=min(1, settings.variants))
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # AP after so few images would only alarm
         report = train(
             detector,
             *few,

@@ -23,6 +23,7 @@ def test_it_says_what_it_took_and_leaves_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     cached: bool,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     line = rehearse(detector, training, validation, SETTINGS, cached=cached)
@@ -30,6 +31,7 @@ def test_it_says_what_it_took_and_leaves_nothing(
         r"dry run: 4 training and 4 validation images twice in \d+ s, at most \d+\.\d GiB; all went well", line
     )
     assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
 
 
 def test_what_would_stop_the_training_stops_it(
