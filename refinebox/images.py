@@ -86,11 +86,8 @@ def to_pixels(image: Image.Image, short_side: int, long_side: int, layout: Layou
 
 def normalise(pixels: Tensor) -> Tensor:
     """``[..., 3, H, W]`` float image of a uint8 one, with ImageNet mean 0 and deviation 1 in each channel."""
-    width = pixels.shape[-1]
-    # whole rows at once: torchvision's normalize gives the same, but walks through three values at a time
-    rows = transforms.to_dtype(pixels.movedim(-3, -1).flatten(-2), torch.float32, scale=True)  # [..., H, W * 3]
-    mean, std = (torch.tensor(values, device=pixels.device).repeat(width) for values in (MEAN, STD))  # [W * 3]
-    normalised: Tensor = rows.sub_(mean).div_(std).unflatten(-1, (width, 3)).movedim(-1, -3)
+    scaled = transforms.to_dtype(pixels, torch.float32, scale=True)
+    normalised: Tensor = transforms.normalize(scaled, list(MEAN), list(STD), inplace=True)
     return normalised
 
 

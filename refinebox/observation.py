@@ -1,6 +1,5 @@
 """What the frozen detector saw in a batch, as far as training the refiner needs it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -29,9 +28,6 @@ class Observation:
     image: Tensor
     sizes: Tensor
     image_ids: list[int]
-
-
-Observe = Callable[[Batch], Observation]
 
 
 def observe(detector: Detector, batch: Batch) -> Observation:

@@ -81,6 +81,7 @@ class Run:
         output: the folder.
         detector, training, settings: what is trained on what, and how.
         categories: id and name of every score column in the data, to be written with the refiner.
+        cached: whether features come from a cache, rounded, which a continued run must do alike.
     """
 
     def __init__(
@@ -90,9 +91,11 @@ class Run:
         training: CocoData,
         settings: Settings,
         categories: list[dict[str, Any]],
+        *,
+        cached: bool = False,
     ) -> None:
         self.output, self.detector, self.settings, self.categories = output, detector, settings, categories
-        self.configuration = configuration(detector, training, asdict(settings))
+        self.configuration = configuration(detector, training, asdict(settings)) | {"cached": cached}
         self.writes = distributed.rank() == 0
         self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
         self.board: Board | None = None

@@ -105,7 +105,7 @@ def train(
     learner = Learner.start(detector, settings)
     model = RefinedDetector(detector, learner.refiner)
     others = {"averaged": learner.averaged} if settings.average else {}
-    run = Run(output, detector, training, settings, links[0].categories(training))
+    run = Run(output, detector, training, settings, links[0].categories(training), cached=cache is not None)
     steps = len(steps_of(dataset, settings, 0))
     progress = run.open(learner, continued=continued, tensorboard=tensorboard, steps=steps)
     with Interruption() as interruption:

@@ -243,6 +243,14 @@ def test_a_cached_run_that_was_stopped_continues_bit_for_bit(
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
 
 
+def test_a_run_does_not_go_on_without_its_cache(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    trained(detector, training, validation, tmp_path / "run", replace(SETTINGS, epochs=1), cache=tmp_path / "cache")
+    with pytest.raises(ValueError, match="started with other settings: cached was True, now False; use the old ones"):
+        trained(detector, training, validation, tmp_path / "run", replace(SETTINGS, epochs=1), continued=True)
+
+
 def test_workers_read_records(detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path) -> None:
     options: dict[str, Any] = {"cache": tmp_path / "cache"}
     settings = replace(SETTINGS, epochs=3)
