@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from refinebox.adapters.network import Encoder, Network, frozen
-from refinebox.adapters.position import anchor_embedding
-from refinebox.adapters.sizes import Sizes
-from refinebox.adapters.transformer import MLP, ConditionalDecoderLayer, Memory
+from refinebox.adapters.parts.network import Encoder, Network, frozen
+from refinebox.adapters.parts.position import anchor_embedding
+from refinebox.adapters.parts.sizes import Sizes
+from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, Memory
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector, DetectorOutput, Profile
 
 
 class ConditionalDetr(Network):
@@ -23,7 +23,7 @@ class ConditionalDetr(Network):
         heads: attention heads, 8 in every published model.
         groups: groups of queries that Group DETR (arXiv 2207.13085) trains; only the first takes part in inference.
         epsilon: of the inverse sigmoid of the reference points; 1e-5, but 1e-3 in models that detrex trained.
-        options: of :class:`refinebox.adapters.network.Network`.
+        options: of :class:`refinebox.adapters.parts.network.Network`.
     """
 
     def __init__(
@@ -91,6 +91,6 @@ class Decoder(nn.Module):
 
 
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
-    """The frozen detector for a state dict in the authors' layout; see :func:`refinebox.adapters.network.frozen`."""
+    """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen``."""
     # the authors keep the 100 best detections, detrex 300
     return frozen(ConditionalDetr, state, replace(profile, detections=300 if profile.layout == "detrex" else 100))

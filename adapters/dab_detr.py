@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from refinebox.adapters.network import Network, frozen
-from refinebox.adapters.position import anchor_embedding
-from refinebox.adapters.sizes import Sizes
-from refinebox.adapters.transformer import MLP, ConditionalDecoderLayer, EncoderLayer, Memory
+from refinebox.adapters.parts.network import Network, frozen
+from refinebox.adapters.parts.position import anchor_embedding
+from refinebox.adapters.parts.sizes import Sizes
+from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, EncoderLayer, Memory
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector, DetectorOutput, Profile
 
 
 class DabDetr(Network):
@@ -25,7 +25,7 @@ class DabDetr(Network):
         sizes: what the tensors tell.
         heads: attention heads, 8 in every published model.
         temperature: of the image position embedding; 20, but 10 for DAB-DETR-R50-DC5.
-        options: of :class:`refinebox.adapters.network.Network`.
+        options: of :class:`refinebox.adapters.parts.network.Network`.
     """
 
     def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 20.0, **options: Any) -> None:
@@ -142,5 +142,5 @@ class Decoder(nn.Module):
 
 
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
-    """The frozen detector for a state dict in the authors' layout; see :func:`refinebox.adapters.network.frozen`."""
+    """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen``."""
     return frozen(DabDetr, state, profile)

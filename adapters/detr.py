@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from refinebox.adapters.network import Encoder, Network, frozen
-from refinebox.adapters.sizes import Sizes
-from refinebox.adapters.transformer import Attention, Memory
+from refinebox.adapters.parts.network import Encoder, Network, frozen
+from refinebox.adapters.parts.sizes import Sizes
+from refinebox.adapters.parts.transformer import Attention, Memory
 from torch import Tensor, nn
 
-from refinebox.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector, DetectorOutput, Profile
 
 
 class Detr(Network):
@@ -18,7 +18,7 @@ class Detr(Network):
     Args:
         sizes: what the tensors tell.
         heads: attention heads, 8 in every published model.
-        options: of :class:`refinebox.adapters.network.Network`.
+        options: of :class:`refinebox.adapters.parts.network.Network`.
     """
 
     def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 10000.0, **options: Any) -> None:
@@ -86,5 +86,5 @@ class DecoderLayer(nn.Module):
 
 
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
-    """The frozen detector for a state dict in the authors' layout; see :func:`refinebox.adapters.network.frozen`."""
+    """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen``."""
     return frozen(Detr, state, replace(profile, classification="softmax"))

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from refinebox.adapters.dab_detr import DabDetr
-from refinebox.adapters.network import frozen
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.network import frozen
+from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor, nn
 
-from refinebox.detector import Detector, Profile
+from refinebox.detection.detector import Detector, Profile
 
 
 class DnDetr(DabDetr):
@@ -28,5 +28,5 @@ class DnDetr(DabDetr):
 
 
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
-    """The frozen detector for a state dict in the authors' layout; see :func:`refinebox.adapters.network.frozen`."""
+    """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen``."""
     return frozen(DnDetr, state, profile)

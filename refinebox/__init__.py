@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refinebox.apply import load
-    from refinebox.detector import Detections, Detector, DetectorOutput
-    from refinebox.refiner import RefinedDetector, Refiner, load_refiner
-    from refinebox.zoo import load_detector
+    from refinebox.detection.detector import Detections, Detector, DetectorOutput
+    from refinebox.detection.zoo import load_detector
+    from refinebox.refinement.refiner import RefinedDetector, Refiner, load_refiner
+    from refinebox.refinement.upgraded import load
 
 try:
     __version__ = version("refinebox")
@@ -24,14 +24,14 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 # torch takes seconds to import, so each name is fetched when it is first used
 _HOMES = {
-    "Detections": "refinebox.detector",
-    "Detector": "refinebox.detector",
-    "DetectorOutput": "refinebox.detector",
-    "RefinedDetector": "refinebox.refiner",
-    "Refiner": "refinebox.refiner",
-    "load": "refinebox.apply",
-    "load_detector": "refinebox.zoo",
-    "load_refiner": "refinebox.refiner",
+    "Detections": "refinebox.detection.detector",
+    "Detector": "refinebox.detection.detector",
+    "DetectorOutput": "refinebox.detection.detector",
+    "RefinedDetector": "refinebox.refinement.refiner",
+    "Refiner": "refinebox.refinement.refiner",
+    "load": "refinebox.refinement.upgraded",
+    "load_detector": "refinebox.detection.zoo",
+    "load_refiner": "refinebox.refinement.refiner",
 }
 __all__ = [
     "Detections",

@@ -1,6 +1,6 @@
 """``python -m refinebox``."""
 
-from refinebox.cli import app
+from refinebox.commands.app import app
 
 if __name__ == "__main__":
     app()

@@ -10,8 +10,8 @@ from side_by_side import side_by_side
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from refinebox.detector import Detector
-from refinebox.zoo import load_detector
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import load_detector
 
 FAMILIES = {"detr-r50": "Detr", "conditional-detr-r50": "ConditionalDetr", "dab-detr-r50": "DabDetr"}
 HEIGHT, WIDTH = 800, 1066

@@ -13,16 +13,16 @@ from pathlib import Path
 import torch
 from benchmark_training import OBJECTS, R50, SIZE, photographs, random_boxes
 from refinebox.adapters.dab_detr import DabDetr, build
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 from side_by_side import side_by_side
 
-from refinebox import observation
 from refinebox.boxes import inverse_sigmoid
-from refinebox.cache import Cache
-from refinebox.data import CocoData, CocoDataset, cut, loaded
-from refinebox.detector import Detector, Profile
-from refinebox.learner import Learner
-from refinebox.settings import Settings
+from refinebox.data.batches import CocoData, CocoDataset, cut, loaded
+from refinebox.detection.detector import Detector, Profile
+from refinebox.training import observation
+from refinebox.training.cache import Cache
+from refinebox.training.learner import Learner
+from refinebox.training.settings import Settings
 
 SETTINGS = Settings(batch_size=2, augmentation="none", variants=1)
 
@@ -53,7 +53,7 @@ def epochs(detector: Detector, folder: Path, count: int, size: tuple[int, int], 
 
 
 def epoch(detector: Detector, learner: Learner, source: CocoDataset | Cache) -> None:
-    """Every image once, as :mod:`refinebox.train` does it."""
+    """Every image once, as :mod:`refinebox.training.train` does it."""
     observe = partial(source.observe if isinstance(source, Cache) else observation.observe, detector)
     for batch in loaded(source, cut(range(len(source)), SETTINGS.batch_size)):
         learner.step(observe, [batch.to(torch.device("cpu"))], SETTINGS)

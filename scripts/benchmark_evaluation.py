@@ -74,19 +74,20 @@ def detect(
 
 
 def refinebox_all_swaps(folder: Path) -> float:
-    from refinebox import analysis, data
+    from refinebox.analysis import analysis
+    from refinebox.data import annotations
 
-    truth = data.read(folder / "annotations.json", folder, images_needed=False)
+    truth = annotations.read(folder / "annotations.json", folder, images_needed=False)
     done = analysis.run(truth, results=folder / "results.json")
     return done.evaluations["none"].metrics["AP"] or 0.0
 
 
 def refinebox_one_evaluation(folder: Path) -> float:
-    from refinebox import data
-    from refinebox.evaluate import coco_ap
-    from refinebox.results import read_results
+    from refinebox.data import annotations
+    from refinebox.evaluation.evaluate import coco_ap
+    from refinebox.evaluation.results import read_results
 
-    truth = data.read(folder / "annotations.json", folder, images_needed=False)
+    truth = annotations.read(folder / "annotations.json", folder, images_needed=False)
     return coco_ap(truth, read_results(folder / "results.json", truth))["AP"] or 0.0
 
 
@@ -124,8 +125,8 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], float]]] = {
     "tidecv": ("tidecv, errors at one IoU (AP is AP50)", tidecv_errors),
 }
 IMPORTS = {
-    "swaps": "refinebox.analysis",
-    "evaluation": "refinebox.results",
+    "swaps": "refinebox.analysis.analysis",
+    "evaluation": "refinebox.evaluation.results",
     "pycocotools": "pycocotools.cocoeval",
     "tidecv": "tidecv",
 }

@@ -15,13 +15,13 @@ from statistics import median
 
 import torch
 from benchmark_training import OBJECTS, R50, SIZE, random_batch, untrained
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 from torch import distributed, multiprocessing
 
-from refinebox.data import Batch
-from refinebox.learner import Learner
-from refinebox.observation import observe
-from refinebox.settings import Settings
+from refinebox.data.batches import Batch
+from refinebox.training.learner import Learner
+from refinebox.training.observation import observe
+from refinebox.training.settings import Settings
 
 
 def measure(quick: bool = False) -> dict[str, float]:

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 from PIL import Image
 from reference_refinement import reference_losses
-from refinebox.adapters.backbone import ResNetSizes
 from refinebox.adapters.dab_detr import DabDetr, build
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.backbone import ResNetSizes
+from refinebox.adapters.parts.sizes import Sizes
 from side_by_side import side_by_side
 from torch import Tensor
 
-from refinebox import shapes
-from refinebox.data import Batch, CocoData, CocoDataset, Target, cut, loaded
-from refinebox.detector import Detector, DetectorOutput, Profile
-from refinebox.learner import Learner, observed_losses
-from refinebox.observation import observe
-from refinebox.refiner import RefinedDetector, Refiner
-from refinebox.settings import PUBLISHED, Settings
+from refinebox.data import shapes
+from refinebox.data.batches import Batch, CocoData, CocoDataset, Target, cut, loaded
+from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.training.learner import Learner, observed_losses
+from refinebox.training.observation import observe
+from refinebox.training.settings import PUBLISHED, Settings
 
 R50 = Sizes(
     ResNetSizes(

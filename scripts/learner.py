@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 import torch
 from refinebox.adapters.dab_detr import DabDetr
-from refinebox.adapters.transformer import MLP
+from refinebox.adapters.parts.transformer import MLP
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_convert, sigmoid_focal_loss
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import Batch, Target
-from refinebox.losses import box_losses
-from refinebox.matching import match
+from refinebox.data.batches import Batch, Target
+from refinebox.refinement.losses import box_losses
+from refinebox.refinement.matching import match
 
 GROUPS = 3  # of denoising queries
 LABEL_NOISE, BOX_NOISE = 0.2, 0.4

@@ -4,7 +4,7 @@ Written from RefineBox (arXiv 2307.11828, section 3) and facts about the authors
 before the refinement and for the losses, each time at the cost of every query with every object of the batch; matched
 boxes are packed into slots filled with zeros, all of which run through the network; the detector's output is copied
 after every move; GIoU is computed between all pairs and only the diagonal kept. Weights are those of
-:mod:`refinebox.refiner`, and so are the blocks that are the same in both.
+:mod:`refinebox.refinement.refiner`, and so are the blocks that are the same in both.
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision.ops import box_convert
 
 from refinebox.boxes import inverse_sigmoid, to_pixels
-from refinebox.data import Batch, Target
-from refinebox.detector import DetectorOutput
-from refinebox.refiner import Refiner
+from refinebox.data.batches import Batch, Target
+from refinebox.detection.detector import DetectorOutput
+from refinebox.refinement.refiner import Refiner
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pairs:
 def reference_losses(
     refiner: Refiner, output: DetectorOutput, batch: Batch, *, pyramid_at_every_move: bool = False
 ) -> dict[str, Tensor]:
-    """What :func:`refinebox.learner.observed_losses` returns, for a sigmoid detector's ``output``.
+    """What :func:`refinebox.training.learner.observed_losses` returns, for a sigmoid detector's ``output``.
 
     Args:
         refiner: whose weights get gradients.

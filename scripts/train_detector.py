@@ -13,18 +13,21 @@ from typing import Annotated, Literal
 import torch
 import typer
 from learner import RARE, Learner
-from refinebox.adapters.backbone import ResNetSizes
 from refinebox.adapters.dab_detr import DabDetr, build
-from refinebox.adapters.layouts import to_authors
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.layouts.recognise import to_authors
+from refinebox.adapters.parts.backbone import ResNetSizes
+from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor, nn
 
-from refinebox import checkpoint, data, evaluate, resume
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import CocoData, CocoDataset
-from refinebox.detector import Detector, Profile
+from refinebox.data import annotations, batches
+from refinebox.data.batches import CocoData, CocoDataset
+from refinebox.detection.detector import Detector, Profile
+from refinebox.detection.zoo import describe, load_detector
+from refinebox.evaluation import evaluate
+from refinebox.files import checkpoint
 from refinebox.progress import track
-from refinebox.zoo import describe, load_detector
+from refinebox.training import resume
 
 BACKBONE = ResNetSizes(
     bottleneck=True, stem=32, depths=(2, 2, 3, 2), inner=(16, 32, 64, 96), channels=(64, 128, 256, 384)
@@ -40,7 +43,7 @@ class Plan:
     epochs: int
     batch_size: int
     learning_rate: float
-    augmentation: data.Augmentation
+    augmentation: batches.Augmentation
     dilation: bool
     seed: int
 
@@ -129,8 +132,8 @@ def train_epoch(
     learner.train()
     dataset.variant = epoch
     torch.manual_seed(plan.seed + epoch)
-    order = data.shuffled(len(dataset), plan.seed, epoch)
-    loader = data.loaded(dataset, data.cut(order, plan.batch_size), workers, device)
+    order = batches.shuffled(len(dataset), plan.seed, epoch)
+    loader = batches.loaded(dataset, batches.cut(order, plan.batch_size), workers, device)
     totals: dict[str, Tensor] = {}
     for index, batch in enumerate(track(loader, f"epoch {epoch + 1}/{plan.epochs}", len(loader))):
         for group in optimizer.param_groups:
@@ -179,7 +182,7 @@ def main(
     plan = Plan(short_side, long_side, epochs, batch_size, learning_rate, augmentation, dilation, seed)
     torch.manual_seed(seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    training, validation = (data.read(*data.find(data_folder, split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*annotations.find(data_folder, split)) for split in ("train", "val"))
     print(f"train: {training.summary()}\nval: {validation.summary()}")
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
     dataset = CocoDataset(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from refinebox.annotations import CocoData
-from refinebox.annotations import read as read_file
+from refinebox.data.annotations import CocoData
+from refinebox.data.annotations import read as read_file
 
 SIZES = ((40, 60), (60, 40))  # height, width
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]

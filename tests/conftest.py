@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from refinebox.adapters.backbone import ResNetSizes
 from refinebox.adapters.dab_detr import DabDetr, build
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.backbone import ResNetSizes
+from refinebox.adapters.parts.sizes import Sizes
 
-from refinebox import data, shapes
-from refinebox.data import CocoData
-from refinebox.detector import Detector, Profile
+from refinebox.data import annotations, shapes
+from refinebox.data.batches import CocoData
+from refinebox.detection.detector import Detector, Profile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -62,12 +62,12 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def training(shapes_folder: Path) -> CocoData:
-    return data.read(*data.find(shapes_folder, "train"))
+    return annotations.read(*annotations.find(shapes_folder, "train"))
 
 
 @pytest.fixture(scope="session")
 def validation(shapes_folder: Path) -> CocoData:
-    return data.read(*data.find(shapes_folder, "val"))
+    return annotations.read(*annotations.find(shapes_folder, "val"))
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refinebox.detector import Detector, DetectorOutput, Profile
-from refinebox.shapes import CATEGORIES
+from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.data.shapes import CATEGORIES
 
 
 class Grid(Detector):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from refinebox.data import CocoData
-from refinebox.evaluate import Rows
+from refinebox.data.batches import CocoData
+from refinebox.evaluation.evaluate import Rows, to_results
 
 SIDE = 640
 CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}
@@ -78,3 +78,12 @@ def judged(truth: CocoData, rows: Rows) -> COCOeval:
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
+
+
+def worse(data: CocoData, seed: int = 0, shift: float = 0.1) -> list[dict[str, Any]]:
+    """Results in which most objects are found, loosely."""
+    random = np.random.default_rng(seed)
+    rows = np.array([[a["image_id"], *a["bbox"], 0.5, a["category_id"]] for a in data.annotations], dtype=float)
+    rows[:, 1:5] += random.normal(0, shift, (len(rows), 4)) * rows[:, [3, 4, 3, 4]]
+    rows[:, 5] = random.uniform(0.1, 1, len(rows))
+    return to_results(rows[1:])

@@ -11,12 +11,18 @@ from typing import Any, BinaryIO
 
 import torch
 
-from refinebox import cli
+from refinebox.commands import app as cli
 
 PATIENCE = 60.0  # seconds until a process counts as hung
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["pytest", "refinebox.cli", "refinebox.train", "refinebox.adapters.dab_detr", "PIL.JpegImagePlugin"]
+    [
+        "pytest",
+        "refinebox.commands.app",
+        "refinebox.training.train",
+        "refinebox.adapters.dab_detr",
+        "PIL.JpegImagePlugin",
+    ]
 )
 
 

@@ -44,14 +44,14 @@ def test_imports_are_found(tmp_path: Path) -> None:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"cli.py", "detector.py", "zoo.py"} <= {path.name for path in PACKAGE}
+    assert {"app.py", "detector.py", "zoo.py"} <= {path.name for path in PACKAGE}
     assert {"dab_detr.py", "backbone.py"} <= {path.name for path in ADAPTERS}
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=label)
 def test_adapters_know_the_contract_alone(path: Path) -> None:
     ours = [name for name in imports(path) if within(name, "refinebox")]
-    allowed = "refinebox.detector", "refinebox.boxes", "refinebox.adapters"
+    allowed = "refinebox.detection", "refinebox.boxes", "refinebox.adapters"
     assert [name for name in ours if not within(name, *allowed)] == []
 
 
@@ -88,7 +88,7 @@ except SystemExit as exit:
 @pytest.mark.parametrize(
     ("code", "arguments"),
     [
-        ("import refinebox, refinebox.cli", []),
+        ("import refinebox, refinebox.commands.app", []),
         (RUN, ["--help"]),
         (RUN, ["--version"]),
         (RUN, ["train", "--help"]),

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from refinebox import checkpoint, distributed
-from refinebox.detector import Detector
-from refinebox.zoo import describe
+from refinebox import distributed
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import describe
+from refinebox.files import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from refinebox.testing import check_detector
+from refinebox.detection.testing import check_detector
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

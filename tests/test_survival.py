@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import refinebox
-from refinebox import checkpoint
-from refinebox.detector import Detector
-from refinebox.zoo import describe
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import describe
+from refinebox.files import checkpoint
 
 if sys.platform == "win32":
     pytest.skip("Windows neither forks nor limits files", allow_module_level=True)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from refinebox.adapters.conditional_detr import ConditionalDetr
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.detector import DetectorOutput
-from refinebox.published import DETECTORS
-from refinebox.zoo import load_detector
+from refinebox.detection.detector import DetectorOutput
+from refinebox.detection.published import DETECTORS
+from refinebox.detection.zoo import load_detector
 
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 

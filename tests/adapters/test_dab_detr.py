@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from refinebox.images import pad
-from refinebox.zoo import load_detector
+from refinebox.data.images import pad
+from refinebox.detection.zoo import load_detector
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from refinebox.adapters.dab_detr import DabDetr
 from refinebox.adapters.dn_detr import DnDetr
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.detector import DetectorOutput
+from refinebox.detection.detector import DetectorOutput
 
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 

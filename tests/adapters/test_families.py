@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from refinebox.categories import COCO_NAMES
-from refinebox.detector import Detector, DetectorOutput
-from refinebox.images import pad
-from refinebox.zoo import load_detector
+from refinebox.data.categories import COCO_NAMES
+from refinebox.data.images import pad
+from refinebox.detection.detector import Detector, DetectorOutput
+from refinebox.detection.zoo import load_detector
 
 FAMILIES = ["detr", "conditional_detr", "dab_detr", "dn_detr"]
 

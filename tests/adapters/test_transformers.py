@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from refinebox.detector import Detector
-from refinebox.images import pad
-from refinebox.zoo import load_detector
+from refinebox.data.images import pad
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import load_detector
 
 transformers = pytest.importorskip("transformers", reason="transformers is what these checkpoints are compared with")
 transformers.utils.logging.disable_progress_bar()

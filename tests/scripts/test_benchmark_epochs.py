@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 
 
 def test_every_level_is_measured(script: ModuleType, tiny: Sizes, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from types import ModuleType
 
 import torch
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.parts.sizes import Sizes
 
 
 def test_processes_are_measured(script: ModuleType, tiny: Sizes) -> None:

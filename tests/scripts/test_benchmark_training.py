@@ -5,11 +5,11 @@ from types import ModuleType
 
 import pytest
 import torch
-from refinebox.adapters.layouts import to_authors
-from refinebox.adapters.sizes import Sizes
+from refinebox.adapters.layouts.recognise import to_authors
+from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.detector import Detector
+from refinebox.detection.detector import Detector
 
 SIZE = 64, 96
 

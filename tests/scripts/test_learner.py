@@ -4,7 +4,7 @@ from types import ModuleType
 
 import torch
 
-from refinebox.data import Target
+from refinebox.data.batches import Target
 
 
 def test_noisy_queries_see_their_own_group_and_are_not_seen(script: ModuleType) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
-from refinebox.data import Batch, CocoData, CocoDataset, Target, collate
-from refinebox.detector import Detector
-from refinebox.learner import observed_losses
-from refinebox.observation import observe
-from refinebox.refiner import Refiner
+from refinebox.data.batches import Batch, CocoData, CocoDataset, Target, collate
+from refinebox.detection.detector import Detector
+from refinebox.refinement.refiner import Refiner
+from refinebox.training.learner import observed_losses
+from refinebox.training.observation import observe
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import typer
 from torch import nn
 from typer.testing import CliRunner
 
-from refinebox import checkpoint
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import CocoData, CocoDataset, collate
-from refinebox.zoo import load_detector
+from refinebox.data.batches import CocoData, CocoDataset, collate
+from refinebox.detection.zoo import load_detector
+from refinebox.files import checkpoint
 
 
 def run(script: ModuleType, *arguments: str | Path) -> str:

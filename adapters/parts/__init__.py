@@ -1,0 +1,1 @@
+"""What detector families share: backbones, attention, positions, and the network around them."""

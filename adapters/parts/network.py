@@ -1,0 +1,124 @@
+"""What every family shares: backbone, projection, position embedding and encoder; and how a network is frozen.
+
+Names of modules are the names in the authors' checkpoints, so a state dict in their layout loads as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from refinebox.adapters.parts.backbone import Norm
+from refinebox.adapters.parts.position import padding_mask, position_embedding
+from refinebox.adapters.parts.sizes import Sizes
+from refinebox.adapters.parts.transformer import MLP, EncoderLayer, Memory
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from refinebox.detection.detector import Detector, DetectorOutput, Profile, load_tensors
+
+
+class Network(nn.Module):
+    """A DETR-like network up to the encoder's memory, and its two heads. Trainable; :func:`frozen` freezes it.
+
+    A family sets ``transformer`` and implements ``forward(images, sizes)``, which returns the output of the last
+    decoder layer as a :class:`refinebox.detection.detector.DetectorOutput`.
+
+    Args:
+        sizes: what the tensors tell.
+        heads: attention heads, 8 in every published model.
+        temperature: of the image position embedding.
+        dilation: stride 16 instead of 32 in the last stage (DC5).
+        norm: batch normalisation of the backbone.
+
+    Raises:
+        ValueError: the width is no multiple of the heads, or the backbone cannot be dilated.
+    """
+
+    transformer: Any
+
+    def __init__(
+        self, sizes: Sizes, *, heads: int, temperature: float, dilation: bool = False, norm: Norm = FrozenBatchNorm2d
+    ) -> None:
+        super().__init__()
+        if sizes.width % heads:
+            raise ValueError(f"{sizes.width} channels cannot be shared among {heads} heads; check the number of heads")
+        self.temperature = temperature
+        self.backbone = nn.ModuleList([Backbone(sizes.backbone.build(dilation, norm))])
+        self.input_proj = nn.Conv2d(sizes.backbone.channels[-1], sizes.width, 1)
+        self.class_embed = nn.Linear(sizes.width, sizes.columns)
+        self.bbox_embed = MLP(sizes.width, sizes.width, 4, depth=3)
+
+    def encode(self, images: Tensor, sizes: Tensor) -> tuple[tuple[Tensor, ...], Memory]:
+        """Backbone features C2..C5 and the encoder's memory, for arguments as of a detector's ``forward``."""
+        features: tuple[Tensor, ...] = self.backbone[0](images)
+        projected = self.input_proj(features[-1])  # [B, C, h, w]
+        height, width = projected.shape[-2:]
+        mask = padding_mask(sizes, (images.shape[-2], images.shape[-1]), (height, width))
+        position = position_embedding(mask, projected.shape[1], self.temperature)
+        valid = ~mask.flatten(1)[:, None, None, :]  # [B, 1, 1, L]
+        memory: Memory = self.transformer.encoder(
+            projected.flatten(2).transpose(1, 2), position.flatten(2).transpose(1, 2), valid
+        )
+        return features, memory
+
+
+class Backbone(nn.Module):
+    """One level of nesting that the authors' key names carry."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features: tuple[Tensor, ...] = self.body(images)
+        return features
+
+
+class Encoder(nn.Module):
+    """DETR's and Conditional DETR's encoder: layers without a normalisation after the last."""
+
+    def __init__(self, sizes: Sizes, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EncoderLayer(sizes.width, heads, sizes.feedforward, nn.ReLU()) for _ in range(sizes.encoder_layers)
+        )
+
+    def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Memory:
+        for layer in self.layers:
+            tokens = layer(tokens, position, valid)
+        return Memory(tokens, position, valid)
+
+
+class FrozenNetwork(Detector):
+    """The frozen detector around a network of any family."""
+
+    def __init__(self, network: Network, profile: Profile) -> None:
+        super().__init__(profile)
+        self.network = network
+        self.freeze()
+
+    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
+        output: DetectorOutput = self.network(images, sizes)
+        return output
+
+    def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        features: tuple[Tensor, ...] = self.network.backbone[0](images)
+        return features
+
+
+def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile) -> Detector:
+    """The frozen detector of a family for a state dict in the authors' layout.
+
+    Raises:
+        ValueError: tensors are missing, left over or of the wrong shape, or ``profile.settings`` has an unknown key;
+            the message names them.
+    """
+    try:
+        sizes = Sizes.read(state)
+    except KeyError as error:
+        raise ValueError(f"{profile.name}: the checkpoint has no tensor {error}; is it complete?") from error
+    try:
+        network = family(sizes, **profile.settings)
+    except TypeError as error:
+        raise ValueError(f"{profile.name}: the settings {dict(profile.settings)} do not fit ({error})") from error
+    load_tensors(network, state, profile.name)
+    return FrozenNetwork(network, profile)

@@ -1,0 +1,60 @@
+"""What the tensors of a DETR-like checkpoint tell about its network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from refinebox.adapters.parts.backbone import ResNetSizes
+from refinebox.adapters.parts.swin import SwinSizes
+from torch import Tensor
+
+BODY = "backbone.0.body."
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything about a network that its tensors tell.
+
+    Attributes:
+        backbone: of the ResNet or Swin Transformer.
+        width: channels of the transformer.
+        feedforward: hidden channels of its feed-forward blocks.
+        encoder_layers, decoder_layers: how many.
+        queries: learned queries; with patterns each is used once for each of them.
+        columns: of the class head, no-object included where there is one.
+        patterns: learned content patterns; 0 where there are none.
+    """
+
+    backbone: ResNetSizes | SwinSizes
+    width: int
+    feedforward: int
+    encoder_layers: int
+    decoder_layers: int
+    queries: int
+    columns: int
+    patterns: int = 0
+
+    @classmethod
+    def read(cls, state: Mapping[str, Tensor]) -> "Sizes":
+        """The sizes of the network that ``state``, in the authors' layout, belongs to.
+
+        Raises:
+            KeyError: a tensor that every such network has is missing.
+        """
+        swin = f"{BODY}patch_embed.proj.weight" in state
+        patterns = state.get("transformer.patterns.weight")
+        return cls(
+            backbone=SwinSizes.read(state, BODY) if swin else ResNetSizes.read(state, BODY),
+            width=state["input_proj.weight"].shape[0],
+            feedforward=state["transformer.encoder.layers.0.linear1.weight"].shape[0],
+            encoder_layers=_layers(state, "encoder"),
+            decoder_layers=_layers(state, "decoder"),
+            queries=state["refpoint_embed.weight" if "refpoint_embed.weight" in state else "query_embed.weight"].shape[
+                0
+            ],
+            columns=state["class_embed.weight"].shape[0],
+            patterns=0 if patterns is None else patterns.shape[0],
+        )
+
+
+def _layers(state: Mapping[str, Tensor], part: str) -> int:
+    return sum(key.startswith(f"transformer.{part}.layers.") and key.endswith(".linear1.weight") for key in state)

@@ -1,0 +1,196 @@
+"""Where a detector loses AP: every swap evaluated, TIDE's errors, and what a refiner made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from refinebox.analysis import oracle, swaps, tide
+from refinebox.data.annotations import CocoData
+from refinebox.data.categories import Matching
+from refinebox.detection.detector import Detector
+from refinebox.evaluation import bootstrap
+from refinebox.evaluation.evaluate import Bools, Evaluation, Evaluator, Link, Rows
+from refinebox.evaluation.overlaps import FOREGROUND, Objects
+from refinebox.evaluation.results import read_results
+from refinebox.files import checkpoint
+from refinebox.progress import track
+
+LIVE_RULE = (
+    "The other rows (a box from some IoU, no duplicates, no background, no misses) and TIDE's errors start from the "
+    "detections and match greedily, as COCO does."
+)
+LVIS_RULE = (
+    "LVIS: AP is of the categories that were looked for in each image, at 300 detections. Matching, TIDE's errors and "
+    "the bootstrap do not know which these are: a detection of another category counts as background there."
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a detector found in a data set.
+
+    Attributes:
+        name: for people.
+        swapped: ``[N, 7]`` detections as they are (``none``) and after the swaps that were made on a live detector.
+        rules: how predictions were matched to objects, and what happens to scores.
+        before: what a refiner started from, where ``none`` is refined: the boxes as they are (``none``) and perfect
+            (``box``).
+        refined: ``[N, 7]`` the same detections with better boxes, where ``none`` is not refined.
+        inputs: what was read, by name: ``name`` and ``sha256`` of the file, or of the detector's tensors.
+    """
+
+    name: str
+    swapped: Mapping[str, Rows]
+    rules: tuple[str, ...]
+    before: Mapping[str, Rows] = field(default_factory=dict)
+    refined: Rows | None = None
+    inputs: Mapping[str, dict[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Detections before and after refinement.
+
+    Attributes:
+        before, after: their evaluations.
+        perfect_box: that of the detections before, with perfect boxes.
+        interval: of the difference of AP, by bootstrap over images.
+    """
+
+    before: Evaluation
+    after: Evaluation
+    perfect_box: Evaluation
+    interval: bootstrap.Interval
+
+    def headroom_closed(self) -> dict[str, float | None]:
+        """(AP refined − AP) / (AP perfect box − AP) for every metric; None where perfect boxes gain nothing."""
+        closed: dict[str, float | None] = {}
+        for name, before in self.before.metrics.items():
+            after, best = self.after.metrics[name], self.perfect_box.metrics[name]
+            known = before is not None and after is not None and best is not None and best - before > 1e-9
+            closed[name] = (after - before) / (best - before) if known else None  # type: ignore[operator]
+        return closed
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that the report shows.
+
+    Attributes:
+        found: the detections.
+        swaps: name, title and meaning, in the table's order.
+        min_iou: of the boxes that count as reachable.
+        evaluations: by name of the swap.
+        errors: TIDE's, see :func:`refinebox.analysis.tide.analyse`.
+        comparison: with refined boxes, where there are some.
+        rows: detections before and after: refined, or else with every reachable box perfect.
+    """
+
+    data: CocoData
+    found: Found
+    swaps: tuple[swaps.Swap, ...]
+    min_iou: float
+    evaluations: dict[str, Evaluation]
+    errors: dict[str, Any]
+    comparison: Comparison | None
+    rows: tuple[Rows, Rows]
+
+
+def run(
+    data: CocoData,
+    detector: Detector | None = None,
+    results: Path | None = None,
+    refined: Path | None = None,
+    categories: Matching = "check",
+    *,
+    min_iou: float = FOREGROUND,
+    lvis: bool = False,
+    batch_size: int = 1,
+    workers: int = 0,
+) -> Analysis:
+    """The analysis of a live detector or of a COCO results file.
+
+    Args:
+        data: the objects.
+        detector, results: one of the two; the file is COCO's results of any detector.
+        refined: COCO results file of the same detector with better boxes.
+        categories, batch_size, workers: of the live detector.
+        min_iou: what a box must overlap its object by for a refiner to reach it.
+        lvis: evaluate as LVIS does.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the sources are none or two, a file cannot be used, the detector's categories are not the data's,
+            or ``lvis`` is set and the annotations are not LVIS'.
+    """
+    if (detector is None) == (results is None):
+        given = "neither" if detector is None else "both"
+        raise ValueError(f"name one source of detections, --detector NAME or --results FILE; got {given}")
+    evaluate = Evaluator(data, lvis=lvis)  # what is wrong with files is told before the work
+    better = None if refined is None else read_results(refined, data)
+    if detector is not None:
+        link = Link.between(detector, data, categories)
+        found = of_detector(detector, data, link, batch_size=batch_size, workers=workers)
+    else:
+        assert results is not None
+        found = of_results(results, data)
+    files = {"annotations": data.source, "refined": refined}
+    inputs = {**found.inputs, **{name: described(path) for name, path in files.items() if path is not None}}
+    return analyse(evaluate, replace(found, refined=better, inputs=inputs), min_iou)
+
+
+def of_results(path: Path, data: CocoData) -> Found:
+    """The detections of a COCO results file."""
+    rows = {"none": read_results(path, data)}
+    return Found(path.name, rows, (swaps.MATCHING_RULE, swaps.SCORE_RULE), inputs={"results": described(path)})
+
+
+def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0) -> Found:
+    """The detections of a live detector, from one forward pass, and those of the swaps that need its scores."""
+    rows = oracle.swapped_rows(
+        detector, data, link, swaps=(*oracle.SWAPS, oracle.OWN_SCORE), batch_size=batch_size, workers=workers
+    )
+    before = {name: rows.pop(key) for name, key in (("none", "before"), ("box", "before_box")) if key in rows}
+    name, digest = detector.profile.name, checkpoint.tensors_sha256(detector.state_dict())
+    inputs = {"detector": {"name": name, "sha256": digest}}
+    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE, LIVE_RULE), before, inputs=inputs)
+
+
+def described(path: Path) -> dict[str, str]:
+    """Name and SHA-256 of a file."""
+    return {"name": path.name, "sha256": checkpoint.file_sha256(path)}
+
+
+def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> Analysis:
+    """Evaluates every swap; a box is reachable for a refiner from ``min_iou`` with its object on."""
+    findings = swaps.Findings.of(found.swapped["none"], Objects.of(evaluate.data))
+    listed = swaps.swaps(min_iou)
+    swapped = {swap.name: swap.apply(findings) for swap in listed if swap.name not in found.swapped}
+    evaluations = {}
+    for swap in track(listed, "swaps", len(listed)):
+        if swap.name in swapped:
+            evaluations[swap.name] = evaluator(evaluate, swapped[swap.name].objects)(swapped[swap.name].rows)
+        else:
+            evaluations[swap.name] = evaluate(found.swapped[swap.name])
+    before, after = found.before.get("none", found.swapped["none"]), found.refined
+    if after is None and found.before:
+        after = found.swapped["none"]
+    comparison = None
+    if after is not None:
+        best = evaluate(found.before["box"]) if found.before else evaluations["box"]
+        interval = bootstrap.difference(evaluate.data, before, after)
+        comparison = Comparison(evaluate(before), evaluate(after), best, interval)
+    rows = before, swapped["box_from_iou"].rows if after is None else after
+    errors = tide.analyse(findings.overlaps)
+    if evaluate.lvis:
+        found = replace(found, rules=(*found.rules, LVIS_RULE))
+    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows)
+
+
+def evaluator(whole: Evaluator, objects: Bools) -> Evaluator:
+    """The same evaluation against some of its objects."""
+    if objects.all():
+        return whole
+    kept = [entry for entry, stays in zip(whole.data.annotations, objects, strict=True) if stays]
+    return Evaluator(replace(whole.data, annotations=kept), lvis=whole.lvis)

@@ -1,0 +1,138 @@
+"""The contract of a detector as a ready test: what train, oracle-analysis, apply, eval and predict rely on."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from refinebox.data.images import pad
+from refinebox.detection.detector import Detector, DetectorOutput
+
+TOLERANCE = 0.05  # of box coordinates, as fractions of the image: padding shifts them a little, a wrong frame by far
+
+
+def check_detector(detector: Detector, *, height: int = 192, width: int = 256) -> None:
+    """Runs every check of the contract on random images of about this size, in pixels.
+
+    Padding may change boxes and scores a little, as convolutions look over the border; a detector trained at one size
+    that cannot bear padding fails and must be used with images of that size.
+
+    Raises:
+        AssertionError: a check fails; the message says what came and what was expected.
+    """
+    generator = torch.Generator().manual_seed(0)
+    device = next(detector.parameters()).device
+    large = torch.randn(3, height, width, generator=generator)
+    small = torch.randn(3, round(0.7 * height), round(0.6 * width), generator=generator)
+    images, sizes = (tensor.to(device) for tensor in pad([large, small]))
+    output = detector(images, sizes)
+    check_frozen(detector, lambda: detector(images, sizes))
+    check_shapes(detector, output, images)
+    check_values(detector, output)
+    check_repeatable(output, detector(images, sizes), "a second run on the same batch")
+    check_features(detector, output, detector.features(images, sizes))
+    check_padding(detector, output, small.to(device))
+    check_detections(detector, output, sizes)
+
+
+def check_frozen(detector: Detector, run: Callable[[], DetectorOutput]) -> None:
+    """Nothing can train the detector, and running it changes none of its tensors."""
+    _expect(isinstance(detector, Detector), f"got a {type(detector).__name__}, expected a refinebox.Detector")
+    trainable = [name for name, parameter in detector.named_parameters() if parameter.requires_grad]
+    _expect(not trainable, f"{len(trainable)} parameters can be trained ({trainable[:3]}); call freeze() in __init__")
+    detector.train()
+    training = [name or "itself" for name, module in detector.named_modules() if module.training]
+    _expect(not training, f"train() switched {training[:3]} to training mode; do not override train()")
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    output = run()
+    changed = [name for name, tensor in detector.state_dict().items() if not torch.equal(tensor, before[name])]
+    _expect(not changed, f"a forward pass changed {changed[:3]}; expected none of the tensors to change")
+    with_gradient = [tensor for tensor in _tensors(output) if tensor.requires_grad]
+    _expect(not with_gradient, "the output carries gradients; override detect(), not forward()")
+
+
+def check_shapes(detector: Detector, output: DetectorOutput, images: Tensor) -> None:
+    """Features, boxes and logits have the shapes that the detector announces."""
+    batch = len(images)
+    channels = tuple(feature.shape[1] for feature in output.features)
+    _expect(channels == detector.channels, f"features have {channels} channels, announced are {detector.channels}")
+    _expect(
+        list(detector.strides) == sorted(detector.strides), f"strides are {detector.strides}, expected fine to coarse"
+    )
+    for feature, stride in zip(output.features, detector.strides, strict=True):
+        expected = tuple(-(-side // stride) for side in images.shape[-2:])
+        found = tuple(feature.shape[-2:])
+        fits = all(abs(a - b) <= 1 for a, b in zip(found, expected, strict=True))
+        _expect(fits, f"the map of stride {stride} has {found} cells, expected about {expected}")
+    queries = output.boxes.shape[1]
+    _expect(
+        output.boxes.shape == (batch, queries, 4), f"boxes are {tuple(output.boxes.shape)}, expected [{batch}, Q, 4]"
+    )
+    no_object = detector.profile.classification == "softmax"
+    columns = len(detector.category_ids) + no_object
+    _expect(
+        output.logits.shape == (batch, queries, columns),
+        f"logits are {tuple(output.logits.shape)}, expected {(batch, queries, columns)}: one column for each of the "
+        f"{len(detector.category_ids)} category ids{', then no-object' if no_object else ''}",
+    )
+
+
+def check_features(detector: Detector, output: DetectorOutput, features: tuple[Tensor, ...]) -> None:
+    """The backbone alone gives the maps that come with the boxes; a cached training relies on it."""
+    same = len(features) == len(output.features) and all(map(torch.equal, features, output.features))
+    _expect(
+        same, "features() gives other maps than the detector's output has; extract() must return what detect() does"
+    )
+
+
+def check_values(detector: Detector, output: DetectorOutput) -> None:
+    """Everything is finite float32, boxes are fractions and scores are probabilities without no-object."""
+    for name, tensor in (("features", output.features[0]), ("boxes", output.boxes), ("logits", output.logits)):
+        _expect(tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected torch.float32")
+    _expect(all(bool(tensor.isfinite().all()) for tensor in _tensors(output)), "the output is not finite everywhere")
+    low, high = output.boxes.min().item(), output.boxes.max().item()
+    _expect(
+        low >= -1 and high <= 2,
+        f"boxes lie between {low:.3g} and {high:.3g}, expected cxcywh as fractions of the image",
+    )
+    scores = detector.scores(output.logits)
+    expected = (*output.logits.shape[:2], len(detector.category_ids))
+    _expect(scores.shape == expected, f"scores are {tuple(scores.shape)}, expected {expected}: no-object left out")
+    _expect(bool(((scores >= 0) & (scores <= 1)).all()), "scores leave 0 to 1; scores() must return probabilities")
+
+
+def check_repeatable(output: DetectorOutput, again: DetectorOutput, what: str) -> None:
+    """Two runs give the same bits."""
+    same = all(torch.equal(a, b) for a, b in zip(_tensors(output), _tensors(again), strict=True))
+    _expect(same, f"{what} gave another output; is dropout active, or something drawn at random?")
+
+
+def check_padding(detector: Detector, output: DetectorOutput, image: Tensor) -> None:
+    """The second image of the batch, which is padded there, gives nearly the same boxes alone."""
+    alone = detector(*(tensor.to(image.device) for tensor in pad([image])))
+    difference = (alone.boxes[0] - output.boxes[1]).abs().median().item()
+    _expect(
+        difference <= TOLERANCE,
+        f"boxes move by {difference:.3f} (median, fractions of the image) when the image is padded, expected at most "
+        f"{TOLERANCE}: are they fractions of the image without padding, and is the padding masked?",
+    )
+
+
+def check_detections(detector: Detector, output: DetectorOutput, sizes: Tensor) -> None:
+    """Detections are in pixels of the original image, and their labels are category ids."""
+    scores = detector.scores(output.logits)
+    first, second = (detector.postprocess(scores, output.boxes, factor * sizes)[0] for factor in (1, 2))
+    same = torch.allclose(2 * first.boxes, second.boxes, rtol=1e-3, atol=0.1)
+    _expect(same, "boxes do not double with the size of the original image; expected xyxy in its pixels")
+    unknown = sorted(set(first.labels.tolist()) - set(detector.category_ids))
+    _expect(not unknown, f"labels {unknown[:3]} are no category ids, known are {detector.category_ids[:5]}...")
+
+
+def _tensors(output: DetectorOutput) -> list[Tensor]:
+    return [*output.features, output.boxes, output.logits]
+
+
+def _expect(holds: bool, message: str) -> None:
+    # raised rather than asserted, so that python -O checks as well
+    if not holds:
+        raise AssertionError(message)

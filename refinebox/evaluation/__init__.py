@@ -1,0 +1,1 @@
+"""Detections come in; result rows, AP and its uncertainty go out."""

@@ -1,0 +1,229 @@
+"""Files of tensors: our safetensors, written whole or not at all, and foreign ``.pth``, read without running code."""
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from refinebox.files.download import sha256_of
+
+NUMPY_SCALAR = np.float64(0).__reduce__()[0]  # numpy's own constructor, whose module moved in version 2
+# what training checkpoints of the DETR family hold beside tensors; none of it can carry code
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")),
+]
+
+METADATA_KEY = "refinebox"  # our JSON inside a safetensors file's string-to-string metadata
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint, on the CPU, and refinebox's metadata (empty for a file that others wrote).
+
+    The format is told from the content: safetensors, or a pickle whose tensors stand at the top or under ``model``.
+    ``path`` may also be an index of shards, or a folder that transformers wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file, or a shard is missing.
+        ValueError: the file is damaged, holds no tensors, or is a pickle that could run code; the message says which.
+    """
+    if path.is_dir():
+        path = _weights_in(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; check the path")
+    if path.name.endswith(".index.json"):
+        return _read_shards(path), {}
+    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})
+    if not tensors:
+        raise ValueError(f"{path} holds no tensors; expected a checkpoint")
+    return tensors, metadata
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """refinebox's metadata in a file, without its tensors; empty for a file that others wrote."""
+    if not path.is_file() or not _is_safetensors(path):
+        return {}
+    with _opened(path) as file:
+        return _metadata(file)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """``config.json`` and ``preprocessor_config.json`` beside a checkpoint or in its folder, in one; may be empty.
+
+    Raises:
+        ValueError: a file is not JSON; the message names it.
+    """
+    folder = path if path.is_dir() else path.parent
+    config: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "config.json"):
+        if (folder / name).is_file():
+            config |= _read_json(folder / name)
+    return config
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes a safetensors file that :func:`read` returns unchanged. A failed write leaves the old file as it was."""
+    # cloned, because safetensors refuses tensors that share memory
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    remove_leftovers(path)
+    write_bytes(path, safetensors.torch.save(tensors, {METADATA_KEY: json.dumps(metadata)}))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes ``data`` beside ``path`` and renames it into place, so that ``path`` is always whole.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full; the message says so, and nothing is left behind.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_beside(path, data)
+    except OSError as error:
+        raise OSError(
+            f"could not write {path} ({error.strerror or error}), so what stood there is unchanged; make room or name "
+            "a folder that can be written, and repeat the command, a training with --resume"
+        ) from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):  # which says less than what went wrong before
+            temporary.unlink()
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Removes what writers of ``path`` that were killed left beside it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if leftover.suffix[1:].isdecimal():
+            leftover.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes readable JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; of a folder's checkpoint; of the shards' hashes where it is in shards."""
+    path = _weights_in(path) if path.is_dir() else path
+    if path.name.endswith(".index.json"):
+        return hashlib.sha256("".join(map(file_sha256, _shards_in(path))).encode()).hexdigest()
+    return sha256_of(path)
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of names, types, shapes and values: the same whatever file format they come from."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
+
+
+def _weights_in(folder: Path) -> Path:
+    """The checkpoint in a folder that transformers wrote."""
+    names = [f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} holds no checkpoint; expected one of {', '.join(names)}")
+
+
+def _shards_in(index: Path) -> list[Path]:
+    return [index.with_name(name) for name in sorted(set(_weight_map(index).values()))]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The shard of every tensor."""
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names or any(Path(str(name)).name != name for name in names.values()):
+        raise ValueError(f"{index} is no index of shards; expected the file name of every tensor under 'weight_map'")
+    return names
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    tensors = {key: tensor for shard in _shards_in(index) for key, tensor in read(shard)[0].items()}
+    missing = [name for name in _weight_map(index) if name not in tensors]
+    if missing:
+        raise ValueError(f"{index} lists {missing[0]}, which no shard holds; copy or download the shards again")
+    return tensors
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; whatever is wrong with it is said in one line."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or incomplete ({error}); copy or download it again") from error
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # an open file, because torch guesses the format of a path from its suffix
+        with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way
+        forbidden = sorted(set(re.findall(r"(?:GLOBAL|allow:) ([\w.]+)", str(error))))
+        if isinstance(error, pickle.UnpicklingError) and forbidden:
+            raise ValueError(
+                f"{path} was not opened: it holds {', '.join(forbidden)}, which could run code; "
+                "only checkpoints of plain tensors are read"
+            ) from error
+        reason = f"{type(error).__name__}: {str(error).partition('. ')[0]}".splitlines()[0]
+        raise ValueError(
+            f"{path} is damaged, incomplete or no checkpoint ({reason}); copy or download it again"
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f"{path} holds no tensors by name, neither at the top nor under 'model'; expected a state dict"
+        )
+    return dict(state)

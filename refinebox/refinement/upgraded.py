@@ -1,0 +1,156 @@
+"""Turn a checkpoint into an upgraded one: detector and refiner in one file, which :func:`load` runs."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from refinebox.detection.detector import Detector, Profile, load_tensors
+from refinebox.detection.published import DETECTORS, refiner_file
+from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, profile_from
+from refinebox.files import checkpoint
+from refinebox.files.download import fetch
+from refinebox.refinement.refiner import RefinedDetector, build_refiner, load_refiner_and_history
+
+KIND = "upgraded detector"
+
+
+def apply(
+    detector: Detector, detector_file: Path | None, refiner_file: Path, output: Path, *, force: bool = False
+) -> dict[str, Any]:
+    """Writes the upgraded detector to ``output`` and returns the metadata that the file carries.
+
+    Args:
+        detector: the frozen detector,
+        detector_file: and the file or folder it was read from; None for one that a function built.
+        refiner_file: a refiner that ``refinebox train`` wrote, or a published one.
+        output: the safetensors file to write.
+        force: upgrade although the refiner belongs to other weights, or made validation AP worse.
+
+    Raises:
+        ValueError: the refiner does not fit, and ``force`` is not given where it could help.
+        IsADirectoryError: ``output`` is a folder.
+    """
+    if output.is_dir():
+        raise IsADirectoryError(f"{output} is a folder; name the .safetensors file to write")
+    refiner, history = load_refiner_and_history(refiner_file)
+    model = RefinedDetector(detector, refiner)
+    if not force:
+        check_history(history, detector, refiner_file)
+    detector.resize(history.get("short_side"), history.get("long_side"))  # the input size that the refiner learned at
+    detector.name_categories(history.get("categories") or [])
+    metadata = {
+        "kind": KIND,
+        "detector": describe(detector),
+        "refiner": {
+            "strides": refiner.strides,
+            "steps": refiner.steps,
+            "top": model.top,
+            "settings": history.get("settings"),
+        },
+        "sources": {
+            "detector": source(detector_file) if detector_file else {"file": None, "sha256": detector.weights_sha256()},
+            "refiner": source(refiner_file),
+        },
+        "before": history.get("before"),
+        "after": history.get("after"),
+    }
+    tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
+    tensors |= {f"refiner.{name}": tensor for name, tensor in refiner.state_dict().items()}
+    checkpoint.write(output, tensors, metadata)
+    return metadata
+
+
+def source(path: Path) -> dict[str, str | None]:
+    """Name and SHA-256 of a file that went into an upgraded checkpoint."""
+    return {"file": path.name, "sha256": checkpoint.file_sha256(path)}
+
+
+def published_refiner(name: str, weights: Path | None, *, force: bool = False) -> Path:
+    """The file of the published refiner for a detector of the table, downloaded if need be.
+
+    Raises:
+        ValueError: there is none; or ``weights`` cannot be told to be those it was trained on, and ``force`` is not
+            given.
+        ConnectionError: it could not be downloaded.
+    """
+    file, entry = refiner_file(name), DETECTORS[name]
+    same = weights is None or (entry.sha256 and checkpoint.file_sha256(weights).startswith(entry.sha256))
+    if not same and not force:
+        raise ValueError(
+            f"the published refiner fits only the published weights ({entry.source}), and {weights} cannot be told to "
+            "be these; leave out --weights, train a refiner of your own, or pass --force"
+        )
+    return fetch(file)
+
+
+def check_history(history: dict[str, Any], detector: Detector, refiner_file: Path) -> None:
+    """Raises ValueError for a refiner of other weights, or of which is known that it makes boxes worse."""
+    trained_on = history.get("detector_sha256")
+    if trained_on not in (None, detector.weights_sha256()):
+        raise ValueError(
+            f"{refiner_file} was trained on other weights ({history['detector']}, sha256 {trained_on[:12]}) than these "
+            f"({detector.profile.name}, sha256 {detector.weights_sha256()[:12]}); train one on these, or pass --force"
+        )
+    before, after = ((history.get(stage) or {}).get("AP") for stage in ("before", "after"))
+    if before is not None and after is not None and after < before:
+        raise ValueError(
+            f"{refiner_file} made validation AP worse ({before:.1f} → {after:.1f}); "
+            "train it longer or on more images, or pass --force"
+        )
+
+
+def load(path: str | Path, builder: str | None = None) -> Detector:
+    """The detector in a file that refinebox wrote: upgraded (a :class:`RefinedDetector`) or plain.
+
+    Args:
+        path: the file.
+        builder: ``package.module:function`` that builds the detector, where it is none of refinebox's own. A file
+            alone never makes code run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or something else, or its detector needs another ``builder``.
+    """
+    path = Path(path)
+    tensors, metadata = checkpoint.read(path)
+    if metadata.get("kind") not in (KIND, "detector"):
+        raise ValueError(
+            f"{path} holds {metadata.get('kind', 'no refinebox detector')}; expected what refinebox apply wrote"
+        )
+    profile = profile_from(metadata.get("detector", {}), str(path))
+    if metadata["kind"] == "detector":
+        return build(tensors, profile, str(path))
+    parts: dict[str, dict[str, Tensor]] = {"detector": {}, "refiner": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    refiner = build_refiner(parts["refiner"], metadata["refiner"], str(path))
+    if is_custom(profile.family):
+        detector = rebuild(parts["detector"], profile, builder, str(path))
+    else:
+        detector = build(parts["detector"], profile, str(path))
+    return RefinedDetector(detector, refiner, metadata["refiner"]["top"])
+
+
+def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
+    """A detector of the user's own, built by the function that the user names, with the tensors of the file."""
+    if builder != profile.family:
+        raise ValueError(
+            f"the detector in {where} is built by {profile.family}; pass that name as the detector and the file with "
+            "--weights, which runs that code"
+        )
+    detector = custom(builder)
+    names = {name.removeprefix("network."): name for name in detector.state_dict()}
+    load_tensors(detector, {names.get(name, name): tensor for name, tensor in tensors.items()}, where)
+    detector.resize(profile.short_side, profile.long_side)
+    return detector
+
+
+def open_model(name: str, weights: Path | None = None) -> Detector:
+    """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one."""
+    if weights is None and name.endswith(".safetensors"):
+        return load(name)
+    if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:
+        return load(weights, name)
+    return load_detector(name, weights)

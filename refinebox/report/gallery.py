@@ -1,0 +1,82 @@
+"""The images whose boxes gain and lose most, drawn and ready to be put into a page."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.ops import box_convert
+
+from refinebox.analysis.gains import Gain, Placement
+from refinebox.data.annotations import CocoData
+from refinebox.data.images import read_image
+from refinebox.evaluation.evaluate import Bools, Floats, Ints
+from refinebox.evaluation.overlaps import Objects
+from refinebox.report.report import AFTER, BEFORE, TRUTH, Layer, picture
+
+SIDE, QUALITY = 560, 70  # long side in pixels and JPEG quality: 40 pictures stay below 5 MB
+CAPTIONS = 3  # objects whose names are written, those that changed most
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture, as the address of an ``<img>``, of an image and its gain; ``source`` is None without the file."""
+
+    gain: Gain
+    name: str
+    source: str | None
+
+
+def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, gains: Sequence[Gain]) -> list[Drawn]:
+    """One picture for each of ``gains``: objects thin, their detections before dashed and after solid."""
+    files = {entry["id"]: entry["file_name"] for entry in data.images}
+    drawn = []
+    for gain in gains:
+        try:
+            image = read_image(data.folder / files[gain.image_id])
+        except (OSError, ValueError):
+            drawn.append(Drawn(gain, files[gain.image_id], None))
+            continue
+        here = np.flatnonzero((objects.image == gain.image_id) & ~objects.crowd)
+        canvas = picture(image, layers(data, objects, before, after, here))
+        canvas.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        drawn.append(Drawn(gain, files[gain.image_id], as_address(canvas)))
+    return drawn
+
+
+def layers(data: CocoData, objects: Objects, before: Placement, after: Placement, here: Ints) -> list[Layer]:
+    """What is drawn over an image for the objects ``here``, which are indices."""
+    change = np.nan_to_num(after.iou - before.iou)[here]
+    moved = (before.boxes[here] != after.boxes[here]).any(1)
+    order = here[np.argsort(-np.abs(change), kind="stable")]  # captions are written for the first boxes
+    order = order[_known(after.boxes[order])]
+    named = order[: min(CAPTIONS, int((change != 0).sum()))]
+    captions = [
+        f"{data.categories[int(objects.category[index])]} {before.iou[index]:.2f} to {after.iou[index]:.2f}"
+        for index in named
+    ]
+    return [
+        Layer(_xyxy(objects.boxes[here]), TRUTH, width=1),
+        Layer(_xyxy(before.boxes[here][_known(before.boxes[here]) & moved]), BEFORE, dashed=True),
+        Layer(_xyxy(after.boxes[order]), AFTER, captions=captions),
+    ]
+
+
+def as_address(image: Image.Image) -> str:
+    """The picture itself as a ``data:`` address."""
+    with BytesIO() as buffer:
+        image.save(buffer, "JPEG", quality=QUALITY)
+        return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _known(boxes: Floats) -> Bools:
+    known: Bools = np.isfinite(boxes.sum(axis=1))  # one that is NaN makes the sum NaN
+    return known
+
+
+def _xyxy(boxes: Floats) -> torch.Tensor:
+    converted: torch.Tensor = box_convert(torch.from_numpy(boxes), "xywh", "xyxy")
+    return converted

@@ -1,0 +1,164 @@
+"""The figures of an oracle analysis: on the terminal, as JSON and as CSV."""
+
+import csv
+import io
+from importlib.metadata import version
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import refinebox
+from refinebox.analysis.analysis import Analysis
+from refinebox.analysis.tide import MEANINGS
+from refinebox.evaluation.evaluate import Metrics
+from refinebox.report.report import print_table
+
+NOTE = (
+    "Gains do not add up, and not to 100: a detection counts only when its class, its box and its rank are all good "
+    "enough, so each swap alone meets the errors that the others would have put right."
+)
+LIBRARIES = ("faster-coco-eval", "pycocotools", "numpy", "torch")
+TOP = 10  # categories on the terminal
+
+
+def print_analysis(analysis: Analysis) -> None:
+    """The tables and the rules behind them."""
+    titles = {swap.title: analysis.evaluations[swap.name].metrics for swap in analysis.swaps}
+    name = analysis.found.name
+    print_table(f"{name}: AP in points after each swap, gain over the detections as they are", titles, baseline="as is")
+    print("\n".join((*analysis.found.rules, NOTE)))
+    title = f"TIDE's errors in the 100 best of each image, AP50 {analysis.errors['AP50']:.1f}"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "how many", "cost (AP50)", "meaning"):
+        table.add_column(column, justify="left" if column in ("", "meaning") else "right")
+    for kind, meaning in MEANINGS.items():
+        error = analysis.errors["errors"][kind.name.lower()]
+        table.add_row(kind.name.lower(), f"{error['count']:,}", f"{error['dAP']:.1f}", meaning)
+    _print(table)
+    _print(_categories(analysis))
+    if analysis.comparison:
+        print("\n".join(comparison_lines(analysis)))
+
+
+def _print(table: Table) -> None:
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=120).print(table)
+
+
+def _categories(analysis: Analysis) -> Table:
+    """The categories that gain most from perfect boxes."""
+    table = Table(title=f"AP of the {TOP} categories that gain most from perfect boxes", title_justify="left")
+    shown = ("none", "box", "class", "both")
+    table.add_column("")
+    for swap in analysis.swaps:
+        if swap.name in shown:
+            table.add_column(swap.title, justify="right")
+    rows = [row for row in per_class(analysis) if row["swaps"]["none"]["AP"] is not None]
+    rows.sort(key=lambda row: row["swaps"]["none"]["AP"] - row["swaps"]["box"]["AP"])
+    for row in rows[:TOP]:
+        values = (row["swaps"][swap.name]["AP"] for swap in analysis.swaps if swap.name in shown)
+        table.add_row(row["name"], *(f"{value:.1f}" for value in values))
+    return table
+
+
+def comparison_lines(analysis: Analysis) -> list[str]:
+    """What refinement made of the detections, in words; nothing where there is no refinement."""
+    if not analysis.comparison:
+        return []
+    found, closed = analysis.comparison, analysis.comparison.headroom_closed()["AP"]
+    before, after = points(found.before.metrics["AP"]), points(found.after.metrics["AP"])
+    share = "no headroom for better boxes" if closed is None else f"{100 * closed:.0f} % of the headroom closed"
+    interval = found.interval
+    return [
+        f"Refined: AP {before} → {after}; perfect boxes {points(found.perfect_box.metrics['AP'])}: {share}.",
+        f"Over {interval.resamples:,} resamples of the images the difference is {interval.mean:+.2f}, "
+        f"95 % of them between {interval.low:+.2f} and {interval.high:+.2f}.",
+    ]
+
+
+def points(value: float | None) -> str:
+    """One decimal, or a dash where there is no value."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def gains(metrics: Metrics, baseline: Metrics) -> Metrics:
+    """Each metric less the baseline's; None where either has none."""
+    differences: Metrics = {}
+    for name, value in metrics.items():
+        old = baseline[name]
+        differences[name] = None if value is None or old is None else value - old
+    return differences
+
+
+def per_class(analysis: Analysis) -> list[dict[str, Any]]:
+    """One entry for each category: ``id``, ``name``, number of ``objects``, and its metrics after each of ``swaps``."""
+    counts = dict.fromkeys(analysis.data.categories, 0)
+    for entry in analysis.data.annotations:
+        counts[entry["category_id"]] += not entry["iscrowd"]
+    return [
+        {
+            "id": category_id,
+            "name": name,
+            "objects": counts[category_id],
+            "swaps": {swap: found.per_category[category_id] for swap, found in analysis.evaluations.items()},
+        }
+        for category_id, name in analysis.data.categories.items()
+    ]
+
+
+def to_json(analysis: Analysis) -> dict[str, Any]:
+    """Everything, ready for a JSON file; AP in points."""
+    swaps, none = {name: found.metrics for name, found in analysis.evaluations.items()}, analysis.evaluations["none"]
+    content: dict[str, Any] = {
+        "detector": analysis.found.name,
+        "swaps": swaps,
+        "gains": {name: gains(metrics, none.metrics) for name, metrics in swaps.items()},
+        "meanings": {swap.name: swap.meaning for swap in analysis.swaps},
+        "per_threshold": {
+            name: {f"{threshold:.2f}": ap for threshold, ap in found.per_threshold.items()}
+            for name, found in analysis.evaluations.items()
+        },
+        "per_class": per_class(analysis),
+        "tide": analysis.errors,
+        "rules": [*analysis.found.rules, NOTE],
+        "inputs": analysis.found.inputs,
+        "versions": versions(),
+    }
+    if analysis.comparison:
+        comparison = analysis.comparison
+        interval = comparison.interval
+        content["headroom"] = {
+            "before": comparison.before.metrics,
+            "after": comparison.after.metrics,
+            "perfect_box": comparison.perfect_box.metrics,
+            "closed": comparison.headroom_closed(),
+        }
+        content["bootstrap"] = {
+            "mean": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "resamples": interval.resamples,
+        }
+    return content
+
+
+def versions() -> dict[str, str]:
+    """Of refinebox and of what its figures rest on."""
+    return {"refinebox": refinebox.__version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def to_csv(analysis: Analysis) -> str:
+    """One line for each category after one for all: number of objects, and every metric after every swap."""
+    everything = {swap: found.metrics for swap, found in analysis.evaluations.items()}
+    rows = per_class(analysis)
+    total = {"id": "", "name": "all", "objects": sum(row["objects"] for row in rows), "swaps": everything}
+    columns = [(swap, metric) for swap, metrics in everything.items() for metric in metrics]
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text)
+        writer.writerow(["category id", "category", "objects", *(f"{swap} {metric}" for swap, metric in columns)])
+        for row in [total, *rows]:
+            values = (row["swaps"][swap].get(metric) for swap, metric in columns)
+            shown = ("" if value is None else round(value, 4) for value in values)
+            writer.writerow([row["id"], row["name"], row["objects"], *shown])
+        return text.getvalue()

@@ -1,0 +1,256 @@
+"""The folder of a training: what it was started with, what every epoch gave, the best refiner, and how to go on."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from refinebox import distributed
+from refinebox.data.batches import CocoData
+from refinebox.detection.detector import Detector
+from refinebox.evaluation.evaluate import Metrics
+from refinebox.files import checkpoint
+from refinebox.refinement.refiner import Refiner
+from refinebox.report import curves
+from refinebox.training import resume
+from refinebox.training.learner import Learner
+from refinebox.training.settings import Settings
+from refinebox.training.tensorboard import Board
+
+METRICS, LOSSES = "metrics.jsonl", "losses.jsonl"  # a line for each epoch
+# in how many parts a batch is computed changes the result by rounding and padding alone, as the number of processes
+# does; so a training that ran out of memory late can go on
+MAY_CHANGE = ("accumulate",)
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epoch, step: how many epochs are done, and steps of the one after.
+        losses: sums over those steps, by name.
+        totals: the total loss of each of them.
+        unreadable: why images of this epoch could not be read.
+        seconds: wall time, of all sittings together.
+        best: epoch, weights (``last`` or ``averaged``) and metrics of the best epoch so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+    totals: list[float] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """What was done last, in words."""
+        return f"step {self.step} of epoch {self.epoch + 1}" if self.step else f"epoch {self.epoch}"
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Counts a step."""
+        self.step += 1
+        self.totals.append(losses["loss"])
+        self.losses = {name: self.losses.get(name, 0.0) + loss for name, loss in losses.items()}
+
+    def end_epoch(self, metrics: Mapping[str, Metrics]) -> tuple[dict[str, Any], list[float]]:
+        """Counts an epoch; its line in ``metrics.jsonl``, and the loss of each of its steps."""
+        means = {name: loss / self.step for name, loss in self.losses.items()}
+        totals, self.totals, self.losses = self.totals, [], {}
+        self.epoch, self.step = self.epoch + 1, 0
+        weights = better_weights(metrics)
+        if self.best is None or points(metrics[weights]) > points(self.best["after"]):
+            self.best = {
+                "epoch": self.epoch,
+                "weights": "averaged" if weights == "averaged" else "last",
+                "before": metrics["before"],
+                "after": metrics[weights],
+            }
+        line = {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}
+        if self.unreadable:
+            line |= {"unreadable": len(self.unreadable), "such_as": min(self.unreadable)}
+            self.unreadable = []
+        return line, totals
+
+
+class Run:
+    """A run's folder, written by the first of several processes alone.
+
+    Args:
+        output: the folder.
+        detector, training, settings: what is trained on what, and how.
+        categories: id and name of every score column in the data, to be written with the refiner.
+        cached: whether features come from a cache, rounded, which a continued run must do alike.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        detector: Detector,
+        training: CocoData,
+        settings: Settings,
+        categories: list[dict[str, Any]],
+        *,
+        cached: bool = False,
+    ) -> None:
+        self.output, self.detector, self.settings, self.categories = output, detector, settings, categories
+        self.configuration = configuration(detector, training, asdict(settings)) | {"cached": cached}
+        self.writes = distributed.rank() == 0
+        self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
+        self.board: Board | None = None
+        self.start = time.monotonic()
+
+    def open(self, learner: Learner, *, continued: bool, tensorboard: bool, steps: int) -> Progress:
+        """Starts or continues, and says where; an epoch has so many ``steps``.
+
+        Raises:
+            FileExistsError, NotADirectoryError, FileNotFoundError: the folder holds another run, is a file, or holds
+                none to continue.
+            ValueError: settings changed since the interruption.
+        """
+        if self.writes:
+            open_run(self.output, self.configuration, continued)
+        progress = Progress()
+        if continued and self.state.exists():
+            progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+        self.start = time.monotonic() - progress.seconds
+        if self.writes:
+            forget_after(self.output, progress.epoch)
+        if self.writes and tensorboard:
+            self.board = Board(self.output / "tensorboard", progress.epoch * steps + progress.step)
+        return progress
+
+    def end_epoch(self, learner: Learner, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
+        """Prints and writes what an epoch gave, and its refiner if it is the best so far."""
+        steps = (progress.epoch + 1) * progress.step
+        progress.seconds = self.seconds()
+        line, losses = progress.end_epoch(metrics)
+        if not self.writes:
+            return
+        print(sentence(line, self.settings.epochs), flush=True)
+        epochs = [*read_lines(self.output / METRICS), line]
+        write_lines(self.output / METRICS, epochs)
+        steps_of_epochs = [*read_lines(self.output / LOSSES), {"epoch": progress.epoch, "losses": losses}]
+        write_lines(self.output / LOSSES, steps_of_epochs)
+        totals = [loss for epoch in steps_of_epochs for loss in epoch["losses"]]
+        curves.write(self.output / "curves.svg", totals, epochs)
+        if self.board is not None:
+            self.board.epoch(line, steps)
+        if progress.best is not None and progress.best["epoch"] == progress.epoch:
+            kept = learner.averaged if progress.best["weights"] == "averaged" else learner.refiner
+            history = {**progress.best, "categories": self.categories}
+            write_refiner(self.best, kept, self.detector, asdict(self.settings), history)
+
+    def save(self, learner: Learner, progress: Progress) -> None:
+        """Writes all that is needed to go on from here."""
+        progress.seconds = self.seconds()
+        if self.writes:
+            resume.save(self.state, learner.models, learner.optimizer, asdict(progress))
+
+    def seconds(self) -> float:
+        """Wall time of all sittings together."""
+        return round(time.monotonic() - self.start, 1)
+
+
+def configuration(detector: Detector, training: CocoData, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's ``config.json`` says, and what must not change before it is continued."""
+    return {
+        "detector": detector.profile.name,
+        "detector_sha256": detector.weights_sha256(),
+        "short_side": detector.profile.short_side,
+        "long_side": detector.profile.long_side,
+        "training_images": len(training.images),
+        "training_boxes": len(training.annotations),
+        **settings,
+    }
+
+
+def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
+    """Makes the run's folder, or checks that the one to continue was started with the same ``config``."""
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"{output} is a file; name a folder for the run")
+    path = output / "config.json"
+    for name in (path.name, METRICS, LOSSES, "curves.svg"):
+        checkpoint.remove_leftovers(output / name)
+    if not continued:
+        if path.exists():
+            raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
+        checkpoint.write_json(path, config)
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"{output} holds no run to continue; leave out --resume to start one")
+    try:
+        old = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
+    changed = [
+        f"{key} was {old.get(key)}, now {config.get(key)}"
+        for key in {**old, **config}
+        if old.get(key) != config.get(key) and key not in MAY_CHANGE
+    ]
+    if changed:
+        raise ValueError(
+            f"{output} was started with other settings: {'; '.join(changed)}; use the old ones or another folder"
+        )
+
+
+def forget_after(output: Path, epoch: int) -> None:
+    """Drops the lines of epochs that will be trained again."""
+    for path in (output / METRICS, output / LOSSES):
+        if path.exists():
+            write_lines(path, [line for line in read_lines(path) if line["epoch"] <= epoch])
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The content of a file of JSON lines; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    """Writes JSON lines, all or none: appending could end in half a line."""
+    checkpoint.write_bytes(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+
+
+def sentence(line: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line for people."""
+    weights = better_weights(line)
+    before, after = points(line["before"]), points(line[weights])
+    change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
+    note = " with averaged weights" if weights == "averaged" else ""
+    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
+    if count := line.get("unreadable"):
+        images = "1 image" if count == 1 else f"{count} images"
+        text += f"; left out {images} that could not be read, such as: {line['such_as']}"
+    return text
+
+
+def write_refiner(
+    path: Path, refiner: Refiner, detector: Detector, settings: Mapping[str, Any], best: Mapping[str, Any]
+) -> None:
+    """Writes the refiner and where it comes from, so that it is never applied to another detector by accident."""
+    history = {
+        "kind": "refiner",
+        "strides": refiner.strides,
+        "steps": refiner.steps,
+        "detector": detector.profile.name,
+        "detector_sha256": detector.weights_sha256(),
+        "short_side": detector.profile.short_side,
+        "long_side": detector.profile.long_side,
+        "settings": dict(settings),
+        **best,
+    }
+    checkpoint.write(path, refiner.state_dict(), history)
+
+
+def better_weights(metrics: Mapping[str, Any]) -> str:
+    """``after`` or ``averaged``, whichever has the higher AP."""
+    return max((name for name in ("after", "averaged") if name in metrics), key=lambda name: points(metrics[name]))
+
+
+def points(metrics: Metrics) -> float:
+    """AP in points; 0 where the validation images hold no object at all."""
+    return metrics["AP"] or 0.0

@@ -1,0 +1,88 @@
+"""Losses and gradients against the authors' own code."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorded_refiners import PUBLISHED, reference
+from torch import Tensor
+from torchvision.ops import box_convert, generalized_box_iou
+
+from refinebox.data.batches import Target
+from refinebox.refinement.losses import box_losses, refinement_losses
+from refinebox.refinement.matching import match
+from refinebox.refinement.refiner import Refiner
+
+CASES = ["train", "train_one_empty_image", "train_all_empty"]
+
+
+def targets_of(case: dict[str, Any]) -> list[Target]:
+    return [Target(target["boxes"], target["labels"]) for target in case["targets"]]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("which", CASES)
+def test_matches_and_losses_equal_the_authors(shared: Path, name: str, which: str) -> None:
+    recorded, features, refiner = reference(shared, name)
+    case = recorded[which]
+    softmax = recorded["meta"]["softmax_detector"]
+    logits = recorded["pred_logits"]
+    scores = logits.softmax(-1)[..., :-1] if softmax else logits.sigmoid()
+    matches = match(scores, recorded["pred_boxes"], targets_of(case), "softmax" if softmax else "sigmoid")
+    for index, (queries, objects) in enumerate(case["matched_indices"]):
+        assert torch.equal(matches.query[matches.image == index], queries)
+        assert torch.equal(matches.object[matches.image == index], objects)
+    losses = recorded_losses(recorded, case, features, refiner)
+    assert losses.keys() == case["losses"].keys()
+    for key, loss in losses.items():
+        assert loss.item() == pytest.approx(float(case["losses"][key]), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("which", CASES)
+def test_gradients_equal_the_authors(shared: Path, name: str, which: str) -> None:
+    """In single or in double precision: a ReLU that stands at zero falls to either side by rounding alone."""
+    errors = []
+    for precision in (torch.float32, torch.float64):
+        recorded, features, refiner = reference(shared, name)
+        refiner.to(precision)
+        losses = recorded_losses(recorded, recorded[which], [feature.to(precision) for feature in features], refiner)
+        torch.stack(list(losses.values())).sum().backward()
+        norms = recorded[which]["grad_norms"]
+        gradients = {key: parameter.grad for key, parameter in refiner.named_parameters()}
+        assert gradients.keys() == norms.keys()
+        errors.append(
+            max(
+                abs(gradient.norm().item() - float(norms[key])) / max(float(norms[key]), 1e-2)
+                for key, gradient in gradients.items()
+            )
+        )
+    assert min(errors) < 1e-5
+
+
+def recorded_losses(
+    recorded: dict[str, Any], case: dict[str, Any], features: list[Tensor], refiner: Refiner
+) -> dict[str, Tensor]:
+    """The losses of every step for the recorded matches, in the refiner's precision."""
+    pairs = case["matched_indices"]
+    image = torch.cat([torch.full_like(queries, index) for index, (queries, _) in enumerate(pairs)])
+    query = torch.cat([queries for queries, _ in pairs])
+    wanted = torch.cat([target["boxes"][objects] for target, (_, objects) in zip(case["targets"], pairs, strict=True)])
+    boxes = recorded["pred_boxes"][image, query].to(features[0])
+    steps = refiner.refine(features, boxes, image, torch.tensor(recorded["image_sizes"]))
+    return refinement_losses(steps, wanted.to(features[0]), case["num_boxes"])
+
+
+def test_box_losses_are_5_l1_and_2_giou() -> None:
+    torch.manual_seed(0)
+    boxes, wanted = torch.rand(6, 4) * 0.4 + 0.3, torch.rand(6, 4) * 0.4 + 0.3
+    losses = box_losses(boxes, wanted, count=3)
+    giou = generalized_box_iou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(wanted, "cxcywh", "xyxy")).diagonal()
+    assert losses["loss_bbox"].item() == pytest.approx(5 * (boxes - wanted).abs().sum().item() / 3, rel=1e-6)
+    assert losses["loss_giou"].item() == pytest.approx(2 * (1 - giou).sum().item() / 3, rel=1e-4)
+
+
+def test_perfect_boxes_cost_nothing() -> None:
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.3]])
+    assert sum(loss.item() for loss in box_losses(boxes, boxes, 1).values()) == pytest.approx(0, abs=1e-4)

@@ -1,0 +1,208 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from refinebox.detection.detector import Detections
+from refinebox.evaluation.evaluate import METRICS, Metrics
+from refinebox.report.report import AFTER, BEFORE, TRUTH, Colour, Layer, detection_layers, montage, picture, print_table
+
+BLACK = (0, 0, 0)
+SIDE = 640
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def metrics(**values: float | None) -> Metrics:
+    return {**dict.fromkeys(METRICS, 10.0), **values}
+
+
+def row_of(text: str, name: str) -> list[str]:
+    """The cells of one printed row."""
+    (line,) = (line for line in text.splitlines() if name in line)
+    return [cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")]
+
+
+def printed(capsys: pytest.CaptureFixture[str], before: Metrics, after: Metrics) -> str:
+    print_table("validation", {"detector": before, "refined": after}, baseline="detector")
+    return capsys.readouterr().out
+
+
+def test_the_table_has_a_title_and_a_column_for_each_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(), metrics())
+    assert text.splitlines()[0].strip() == "validation"
+    assert row_of(text, "AP50") == list(METRICS)
+
+
+def test_the_baseline_has_values_without_gains(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(AP=41.26, AR=0.0), metrics())
+    assert row_of(text, "detector") == ["detector", "41.3", *["10.0"] * 5, "0.0"]
+
+
+def test_other_rows_have_gains_behind_their_values(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(), metrics(AP=12.34, AP50=7.5))
+    assert row_of(text, "refined") == ["refined", "12.3 (+2.3)", "7.5 (-2.5)", *["10.0 (+0.0)"] * 5]
+
+
+def test_a_value_that_does_not_exist_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(APs=None), metrics(APs=None))
+    assert row_of(text, "detector")[4] == "–"
+    assert row_of(text, "refined")[4] == "–"
+
+
+def test_a_value_without_a_counterpart_has_no_gain(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(APs=None), metrics(APs=3.0))
+    assert row_of(text, "refined")[4] == "3.0"
+
+
+def test_the_table_is_not_cut_in_a_narrow_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = printed(capsys, metrics(), metrics(**dict.fromkeys(METRICS, 99.9)))
+    assert row_of(text, "refined") == ["refined", *["99.9 (+89.9)"] * 7]
+
+
+def black(width: int = SIDE, height: int = SIDE) -> Image.Image:
+    return Image.new("RGB", (width, height), BLACK)
+
+
+def boxes(*corners: tuple[float, float, float, float]) -> torch.Tensor:
+    return torch.tensor(corners).reshape(-1, 4)
+
+
+def coloured(image: Image.Image, colour: Colour) -> tuple[int, int, int, int] | None:
+    """The bounds of all pixels of a colour, (left, top, right, bottom) with the last two outside."""
+    return Image.fromarray((np.asarray(image) == colour).all(-1)).getbbox()
+
+
+@pytest.mark.parametrize("point", [(200, 100), (300, 150), (200, 200), (100, 150), (109, 100)])
+def test_a_solid_box_is_a_line_along_its_edges(point: tuple[int, int]) -> None:
+    drawn = picture(black(), [Layer(boxes((100, 100, 300, 200)), AFTER)])
+    assert drawn.getpixel(point) == AFTER
+    assert drawn.getpixel((200, 150)) == BLACK
+    assert drawn.getpixel((310, 150)) == BLACK
+
+
+def test_nothing_is_drawn_far_from_the_box() -> None:
+    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 300, 200)), AFTER, width=1)]), AFTER)
+    assert bounds == (100, 100, 301, 201)
+
+
+@pytest.mark.parametrize("start", [(100, 100), (300, 100)])
+def test_dashes_alternate_with_gaps_of_the_same_length(start: tuple[int, int]) -> None:
+    drawn = picture(black(), [Layer(boxes((100, 100, 300, 200)), BEFORE, dashed=True)])
+    down = start == (300, 100)
+    colours = [drawn.getpixel((300, 100 + step) if down else (100 + step, 100)) for step in (3, 9, 15, 21, 27, 33)]
+    assert colours == [BEFORE, BLACK] * 3
+
+
+def test_the_last_dash_ends_at_the_corner() -> None:
+    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 297, 197)), BEFORE, dashed=True, width=1)]), BEFORE)
+    assert bounds == (100, 100, 298, 198)
+
+
+def test_a_wide_line_has_its_width() -> None:
+    drawn = picture(black(), [Layer(boxes((100, 100, 300, 200)), TRUTH, width=5)])
+    column = [drawn.getpixel((200, row)) for row in range(80, 120)]
+    assert column.count(TRUTH) == 5
+
+
+@pytest.mark.parametrize("dashed", [True, False])
+def test_a_box_without_area_is_drawn_without_error(dashed: bool) -> None:
+    drawn = picture(black(), [Layer(boxes((50, 60, 50, 60)), AFTER, dashed=dashed, captions=["point"])])
+    assert drawn.size == (SIDE, SIDE)
+
+
+def test_later_layers_cover_earlier_ones() -> None:
+    layers = [Layer(boxes((100, 100, 300, 200)), colour) for colour in (BEFORE, AFTER)]
+    drawn = picture(black(), layers)
+    assert coloured(drawn, BEFORE) is None
+    assert coloured(drawn, AFTER) is not None
+
+
+def test_the_image_itself_is_left_alone() -> None:
+    image = black()
+    picture(image, [Layer(boxes((100, 100, 300, 200)), AFTER)])
+    assert image.tobytes() == black().tobytes()
+
+
+def test_small_images_are_enlarged_with_their_boxes() -> None:
+    drawn = picture(black(64, 32), [Layer(boxes((10, 5, 50, 25)), AFTER, width=1)])
+    assert drawn.size == (640, 320)
+    assert coloured(drawn, AFTER) == (100, 50, 501, 251)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (1000, 10)])
+def test_large_images_keep_their_size(size: tuple[int, int]) -> None:
+    assert picture(black(*size), []).size == size
+
+
+def test_a_caption_stands_above_its_box() -> None:
+    layer = Layer(boxes((100, 100, 300, 200)), AFTER, captions=["cat 0.90"])
+    drawn = picture(black(), [layer])
+    plain = picture(black(), [Layer(layer.boxes, AFTER)])
+    bounds = coloured(drawn, AFTER)
+    assert bounds is not None
+    assert bounds[1] < 95
+    assert drawn.crop((0, 102, SIDE, SIDE)).tobytes() == plain.crop((0, 102, SIDE, SIDE)).tobytes()
+    assert drawn.getpixel((101, 99)) == AFTER
+
+
+def test_a_caption_at_the_edge_stays_in_the_picture() -> None:
+    drawn = picture(black(), [Layer(boxes((-50, -50, 200, 200)), AFTER, captions=["cat"])])
+    assert drawn.getpixel((0, 0)) == AFTER
+
+
+@pytest.fixture
+def found() -> Callable[[float], Detections]:
+    def detections(shift: float) -> Detections:
+        corners = boxes((0, 0, 10, 10), (20, 20, 40, 40), (50, 50, 60, 60)) + shift
+        return Detections(corners, torch.tensor([0.9, 0.5, 0.25]), torch.tensor([1, 2, 1]))
+
+    return detections
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(0.0, 3), (0.25, 3), (0.3, 2), (0.5, 2), (0.6, 1), (0.95, 0)])
+def test_detections_below_the_threshold_are_not_drawn(
+    threshold: float, count: int, found: Callable[[float], Detections]
+) -> None:
+    dashed, solid = detection_layers(found(0), found(1), {}, threshold)
+    assert torch.equal(dashed.boxes, found(0).boxes[:count])
+    assert torch.equal(solid.boxes, found(1).boxes[:count])
+    assert len(solid.captions) == count
+
+
+def test_old_boxes_are_dashed_and_new_ones_solid_with_captions(found: Callable[[float], Detections]) -> None:
+    dashed, solid = detection_layers(found(0), found(1), {1: "cat"}, 0.5)
+    assert (dashed.colour, dashed.dashed, list(dashed.captions)) == (BEFORE, True, [])
+    assert (solid.colour, solid.dashed, list(solid.captions)) == (AFTER, False, ["cat 0.90", "2 0.50"])
+
+
+def test_without_old_boxes_there_is_one_layer(found: Callable[[float], Detections]) -> None:
+    (solid,) = detection_layers(None, found(1), {}, 0.5)
+    assert not solid.dashed
+    assert torch.equal(solid.boxes, found(1).boxes[:2])
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "expected"),
+    [(1, 1, (116, 116)), (3, 2, (224, 224)), (4, 2, (224, 224)), (5, 2, (224, 332)), (2, 3, (332, 116))],
+)
+def test_a_montage_has_room_for_all_pictures(count: int, columns: int, expected: tuple[int, int]) -> None:
+    assert montage([black()] * count, columns, tile=100, gap=8).size == expected
+
+
+def test_pictures_lie_row_by_row_in_the_middle_of_their_tiles() -> None:
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    pictures = [Image.new("RGB", (200, 100), colour) for colour in colours]
+    sheet = montage(pictures, 2, tile=100, gap=8)
+    bounds = [coloured(sheet, colour) for colour in colours]
+    assert bounds == [(8, 33, 108, 83), (116, 33, 216, 83), (8, 141, 108, 191)]
+    assert pictures[0].size == (200, 100)
