@@ -84,7 +84,7 @@ def refinebox_all_swaps(folder: Path) -> float:
 
 def refinebox_one_evaluation(folder: Path) -> float:
     from refinebox.data import annotations
-    from refinebox.evaluation.evaluate import coco_ap
+    from refinebox.evaluation.evaluator import coco_ap
     from refinebox.evaluation.results import read_results
 
     truth = annotations.read(folder / "annotations.json", folder, images_needed=False)

@@ -24,7 +24,7 @@ from refinebox.data import annotations, batches
 from refinebox.data.batches import CocoData, CocoDataset
 from refinebox.detection.detector import Detector, Profile
 from refinebox.detection.zoo import describe, load_detector
-from refinebox.evaluation import evaluate
+from refinebox.evaluation import evaluator as evaluate
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.training import resume

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluate import Rows, to_results
+from refinebox.evaluation.evaluator import Rows, to_results
 
 SIDE = 640
 CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}

@@ -10,7 +10,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation import bootstrap
-from refinebox.evaluation.evaluate import Bools, Evaluation, Evaluator, Link, Rows
+from refinebox.evaluation.evaluator import Bools, Evaluation, Evaluator, Link, Rows
 from refinebox.evaluation.overlaps import FOREGROUND, Objects
 from refinebox.evaluation.results import read_results
 from refinebox.files import checkpoint

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.analysis.swaps import NEAR
-from refinebox.evaluation.evaluate import Floats, Rows
+from refinebox.evaluation.evaluator import Floats, Rows
 from refinebox.evaluation.overlaps import Objects, Overlaps
 
 

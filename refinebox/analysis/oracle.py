@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluate import Evaluator, Link, Metrics, Rows, combined, evaluation_batches, stages, to_rows
+from refinebox.evaluation.evaluator import Evaluator, Link, Metrics, Rows, combined, evaluation_batches, stages, to_rows
 from refinebox.refinement.matching import Matches, match
 
 MATCHING_RULE = "Matching: Hungarian, one query an object, by the detector's class, L1 and GIoU costs; crowds left out."

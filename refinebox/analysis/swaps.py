@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from refinebox.analysis.tide import Errors, Kind, classify
-from refinebox.evaluation.evaluate import Bools, Rows
+from refinebox.evaluation.evaluator import Bools, Rows
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
 
 MATCHING_RULE = (

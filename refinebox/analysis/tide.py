@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from refinebox.evaluation.evaluate import Bools, Floats, Ints, top
+from refinebox.evaluation.evaluator import Bools, Floats, Ints, top
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Overlaps, Pass
 from refinebox.evaluation.precision import Ranking
 

@@ -14,11 +14,11 @@ from refinebox.data import annotations, shapes
 from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector, weights_path
-from refinebox.evaluation import evaluate
-from refinebox.evaluation.evaluate import Link, Metrics
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import Link, Metrics
 from refinebox.files import checkpoint
 from refinebox.refinement.upgraded import apply, load
-from refinebox.report.report import detection_layers, montage, picture, print_table
+from refinebox.report.pictures import detection_layers, montage, picture, print_table
 from refinebox.training.interruption import Interrupted
 from refinebox.training.settings import Settings
 from refinebox.training.train import train

@@ -13,10 +13,10 @@ from refinebox import distributed
 from refinebox.data.batches import Batch
 from refinebox.data.images import pad, read_image
 from refinebox.detection.detector import Detections, Detector
-from refinebox.evaluation.evaluate import stages
+from refinebox.evaluation.evaluator import stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
-from refinebox.report.report import detection_layers, picture
+from refinebox.report.pictures import detection_layers, picture
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.data.annotations import CocoData
-from refinebox.evaluation.evaluate import Ints, Rows, top
+from refinebox.evaluation.evaluator import Ints, Rows, top
 from refinebox.evaluation.overlaps import Objects, Overlaps, Pass
 from refinebox.evaluation.precision import Ranking
 from refinebox.progress import track

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from refinebox.data.annotations import CocoData
-from refinebox.evaluation.evaluate import Rows, check_rows
+from refinebox.evaluation.evaluator import Rows, check_rows
 from refinebox.evaluation.garbage import collection_paused
 
 FIELDS = ("image_id", "category_id", "bbox", "score")

@@ -13,9 +13,9 @@ from torchvision.ops import box_convert
 from refinebox.analysis.gains import Gain, Placement
 from refinebox.data.annotations import CocoData
 from refinebox.data.images import read_image
-from refinebox.evaluation.evaluate import Bools, Floats, Ints
+from refinebox.evaluation.evaluator import Bools, Floats, Ints
 from refinebox.evaluation.overlaps import Objects
-from refinebox.report.report import AFTER, BEFORE, TRUTH, Layer, picture
+from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Layer, picture
 
 SIDE, QUALITY = 560, 70  # long side in pixels and JPEG quality: 40 pictures stay below 5 MB
 CAPTIONS = 3  # objects whose names are written, those that changed most

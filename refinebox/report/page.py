@@ -10,10 +10,10 @@ import numpy as np
 from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.gains import Gain, Placement, image_gains, place
 from refinebox.analysis.tide import MEANINGS
-from refinebox.evaluation.evaluate import Metrics
+from refinebox.evaluation.evaluator import Metrics
 from refinebox.evaluation.overlaps import Objects
-from refinebox.report.gallery import Drawn
 from refinebox.report import charts, gallery, tables
+from refinebox.report.gallery import Drawn
 
 PICTURES = 20  # that gain, and as many that lose
 CATEGORIES = 15  # in the chart; the table has all of them

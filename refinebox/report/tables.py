@@ -11,8 +11,8 @@ from rich.table import Table
 import refinebox
 from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.tide import MEANINGS
-from refinebox.evaluation.evaluate import Metrics
-from refinebox.report.report import print_table
+from refinebox.evaluation.evaluator import Metrics
+from refinebox.report.pictures import print_table
 
 NOTE = (
     "Gains do not add up, and not to 100: a detection counts only when its class, its box and its rank are all good "

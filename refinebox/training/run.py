@@ -10,7 +10,7 @@ from typing import Any
 from refinebox import distributed
 from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluate import Metrics
+from refinebox.evaluation.evaluator import Metrics
 from refinebox.files import checkpoint
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves

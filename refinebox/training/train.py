@@ -12,8 +12,8 @@ from refinebox.data import batches
 from refinebox.data.batches import CocoData, CocoDataset
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
-from refinebox.evaluation import evaluate
-from refinebox.evaluation.evaluate import Link, Metrics
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import Link, Metrics
 from refinebox.progress import track
 from refinebox.refinement.refiner import RefinedDetector
 from refinebox.training import observation

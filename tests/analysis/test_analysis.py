@@ -12,8 +12,9 @@ from refinebox.analysis import analysis, oracle, swaps
 from refinebox.analysis.analysis import Comparison
 from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation import bootstrap, evaluate
-from refinebox.evaluation.evaluate import Evaluation, Link, coco_ap, to_results
+from refinebox.evaluation import bootstrap
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import Evaluation, Link, coco_ap, to_results
 from refinebox.evaluation.overlaps import Objects
 from refinebox.evaluation.results import read_results
 from refinebox.files import checkpoint

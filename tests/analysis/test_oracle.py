@@ -14,8 +14,8 @@ from refinebox.analysis import oracle
 from refinebox.analysis.oracle import Predictions
 from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detector, DetectorOutput, Profile
-from refinebox.evaluation import evaluate
-from refinebox.evaluation.evaluate import METRICS, Link
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import METRICS, Link
 from refinebox.refinement.matching import Matches
 from refinebox.refinement.refiner import RefinedDetector, Refiner
 

@@ -9,7 +9,7 @@ from random_boxes import draw_data, draw_rows
 
 from refinebox.analysis.swaps import Findings, Swapped, swaps
 from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluate import Rows, coco_ap
+from refinebox.evaluation.evaluator import Rows, coco_ap
 from refinebox.evaluation.overlaps import Objects
 
 NAMES = [

@@ -13,8 +13,9 @@ from refinebox.analysis import tide
 from refinebox.analysis.tide import Kind
 from refinebox.data import annotations
 from refinebox.data.batches import CocoData
-from refinebox.evaluation import evaluate, precision
-from refinebox.evaluation.evaluate import Rows
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation import precision
+from refinebox.evaluation.evaluator import Rows
 from refinebox.evaluation.overlaps import Objects, Overlaps
 from refinebox.evaluation.results import read_results
 

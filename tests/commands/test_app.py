@@ -29,7 +29,7 @@ from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS, cached
 from refinebox.detection.published import refiner_file as refiner_file_of
 from refinebox.detection.zoo import describe, load_detector
-from refinebox.evaluation.evaluate import METRICS
+from refinebox.evaluation.evaluator import METRICS
 from refinebox.files import checkpoint
 from refinebox.refinement.refiner import RefinedDetector, Refiner, load_refiner
 from refinebox.training.run import write_refiner

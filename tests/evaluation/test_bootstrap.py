@@ -7,9 +7,10 @@ import pytest
 from random_boxes import draw_data, draw_rows
 
 from refinebox.data.batches import CocoData
-from refinebox.evaluation import bootstrap, evaluate
+from refinebox.evaluation import bootstrap
+from refinebox.evaluation import evaluator as evaluate
 from refinebox.evaluation.bootstrap import Resampled
-from refinebox.evaluation.evaluate import Rows
+from refinebox.evaluation.evaluator import Rows
 from refinebox.evaluation.overlaps import Objects
 
 

@@ -12,7 +12,7 @@ from random_boxes import CATEGORIES, draw_data, draw_rows
 
 from refinebox.data import annotations
 from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluate import Evaluator, Rows, to_results
+from refinebox.evaluation.evaluator import Evaluator, Rows, to_results
 
 FREQUENCIES = {2: "r", 5: "c", 90: "f"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluate import to_results
+from refinebox.evaluation.evaluator import to_results
 from refinebox.evaluation.results import read_results
 
 DATA = CocoData(

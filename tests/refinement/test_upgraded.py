@@ -20,7 +20,7 @@ from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import build, describe, load_detector
-from refinebox.evaluation import evaluate
+from refinebox.evaluation import evaluator as evaluate
 from refinebox.files import checkpoint
 from refinebox.files.download import home
 from refinebox.refinement.refiner import RefinedDetector, Refiner

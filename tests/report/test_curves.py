@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from refinebox.report.curves import BINS, BOTTOM, LEFTS, SPAN, TOP
 from refinebox.report import curves
+from refinebox.report.curves import BINS, BOTTOM, LEFTS, SPAN, TOP
 
 SVG = "{http://www.w3.org/2000/svg}"
 Places = list[tuple[float, float]]

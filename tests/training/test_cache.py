@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluate import Link
+from refinebox.evaluation.evaluator import Link
 from refinebox.files import checkpoint
 from refinebox.training import cache, train
 from refinebox.training.cache import Cache, Piece

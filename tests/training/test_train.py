@@ -13,8 +13,8 @@ import torch
 
 from refinebox.data.batches import Batch, CocoData, Target
 from refinebox.detection.detector import Detector, DetectorOutput
-from refinebox.evaluation import evaluate
-from refinebox.evaluation.evaluate import Link
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import Link
 from refinebox.files import checkpoint
 from refinebox.refinement.losses import refinement_losses
 from refinebox.refinement.matching import match

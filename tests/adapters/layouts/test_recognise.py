@@ -10,9 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 from published_names import BACKBONES, COCO80, UNKNOWN, to_detrex, to_transformers, with_80_classes
+from refinebox.adapters.layouts import recognise as layouts
 from torch import Tensor
 
-from refinebox.adapters.layouts import recognise as layouts
 from refinebox.data.categories import COCO_NAMES
 from refinebox.data.images import pad
 from refinebox.detection.published import DETECTORS

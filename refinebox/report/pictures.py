@@ -9,7 +9,7 @@ from rich.table import Table
 from torch import Tensor
 
 from refinebox.detection.detector import Detections
-from refinebox.evaluation.evaluate import Metrics
+from refinebox.evaluation.evaluator import Metrics
 
 BEFORE, AFTER, TRUTH = (255, 140, 0), (0, 200, 80), (255, 255, 255)  # RGB of dashed, solid and thin boxes
 SMALLEST = 640  # small images are enlarged until their long side has this many pixels

@@ -16,8 +16,8 @@ from random_boxes import CATEGORIES, CROWDED, EMPTY, draw_data, draw_rows, judge
 from refinebox.data import annotations, shapes
 from refinebox.data.batches import CocoData
 from refinebox.detection.detector import Detections, Detector
-from refinebox.evaluation import evaluate
-from refinebox.evaluation.evaluate import METRICS, Link
+from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import METRICS, Link
 from refinebox.refinement.refiner import RefinedDetector, Refiner
 
 

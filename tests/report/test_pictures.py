@@ -6,8 +6,18 @@ import torch
 from PIL import Image
 
 from refinebox.detection.detector import Detections
-from refinebox.evaluation.evaluate import METRICS, Metrics
-from refinebox.report.report import AFTER, BEFORE, TRUTH, Colour, Layer, detection_layers, montage, picture, print_table
+from refinebox.evaluation.evaluator import METRICS, Metrics
+from refinebox.report.pictures import (
+    AFTER,
+    BEFORE,
+    TRUTH,
+    Colour,
+    Layer,
+    detection_layers,
+    montage,
+    picture,
+    print_table,
+)
 
 BLACK = (0, 0, 0)
 SIDE = 640
