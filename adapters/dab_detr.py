@@ -15,7 +15,9 @@ from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, E
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
 
 
 class DabDetr(Network):

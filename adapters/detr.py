@@ -9,7 +9,9 @@ from refinebox.adapters.parts.sizes import Sizes
 from refinebox.adapters.parts.transformer import Attention, Memory
 from torch import Tensor, nn
 
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
 
 
 class Detr(Network):

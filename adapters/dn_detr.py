@@ -9,7 +9,8 @@ from refinebox.adapters.parts.network import frozen
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor, nn
 
-from refinebox.detection.detector import Detector, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 
 
 class DnDetr(DabDetr):

@@ -12,9 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from refinebox.detection.detector import Detections, Detector, DetectorOutput
+    from refinebox.detection.detector import Detector
+    from refinebox.detection.output import Detections, DetectorOutput
     from refinebox.detection.zoo import load_detector
-    from refinebox.refinement.refiner import RefinedDetector, Refiner, load_refiner
+    from refinebox.refinement.refined_detector import RefinedDetector
+    from refinebox.refinement.refiner import Refiner
+    from refinebox.refinement.refiner_file import load_refiner
     from refinebox.refinement.upgraded import load
 
 try:
@@ -24,14 +27,14 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 # torch takes seconds to import, so each name is fetched when it is first used
 _HOMES = {
-    "Detections": "refinebox.detection.detector",
+    "Detections": "refinebox.detection.output",
     "Detector": "refinebox.detection.detector",
-    "DetectorOutput": "refinebox.detection.detector",
-    "RefinedDetector": "refinebox.refinement.refiner",
+    "DetectorOutput": "refinebox.detection.output",
+    "RefinedDetector": "refinebox.refinement.refined_detector",
     "Refiner": "refinebox.refinement.refiner",
     "load": "refinebox.refinement.upgraded",
     "load_detector": "refinebox.detection.zoo",
-    "load_refiner": "refinebox.refinement.refiner",
+    "load_refiner": "refinebox.refinement.refiner_file",
 }
 __all__ = [
     "Detections",

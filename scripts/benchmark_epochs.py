@@ -17,8 +17,11 @@ from refinebox.adapters.parts.sizes import Sizes
 from side_by_side import side_by_side
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data.batches import CocoData, CocoDataset, cut, loaded
-from refinebox.detection.detector import Detector, Profile
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import cut, loaded
+from refinebox.data.dataset import CocoDataset
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.training import observation
 from refinebox.training.cache import Cache
 from refinebox.training.learner import Learner

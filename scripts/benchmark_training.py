@@ -24,9 +24,14 @@ from side_by_side import side_by_side
 from torch import Tensor
 
 from refinebox.data import shapes
-from refinebox.data.batches import Batch, CocoData, CocoDataset, Target, cut, loaded
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import Batch, Target, cut, loaded
+from refinebox.data.dataset import CocoDataset
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 from refinebox.training.learner import Learner, observed_losses
 from refinebox.training.observation import observe
 from refinebox.training.settings import PUBLISHED, Settings

@@ -18,7 +18,7 @@ from torchvision.ops import box_convert
 
 from refinebox.boxes import inverse_sigmoid, to_pixels
 from refinebox.data.batches import Batch, Target
-from refinebox.detection.detector import DetectorOutput
+from refinebox.detection.output import DetectorOutput
 from refinebox.refinement.refiner import Refiner
 
 

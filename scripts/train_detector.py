@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
 from refinebox.data import annotations, batches
-from refinebox.data.batches import CocoData, CocoDataset
-from refinebox.detection.detector import Detector, Profile
+from refinebox.data.annotations import CocoData
+from refinebox.data.dataset import Augmentation, CocoDataset
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.detection.zoo import describe, load_detector
-from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import Metrics, coco_ap
+from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.training import resume
@@ -43,7 +47,7 @@ class Plan:
     epochs: int
     batch_size: int
     learning_rate: float
-    augmentation: batches.Augmentation
+    augmentation: Augmentation
     dilation: bool
     seed: int
 
@@ -148,14 +152,12 @@ def train_epoch(
     return {name: float(total) / len(loader) for name, total in totals.items()}
 
 
-def validate(
-    detector: Detector, validation: CocoData, batch_size: int, workers: int, device: torch.device
-) -> evaluate.Metrics:
-    link = evaluate.Link.between(detector, validation)
-    rows = evaluate.detect(
+def validate(detector: Detector, validation: CocoData, batch_size: int, workers: int, device: torch.device) -> Metrics:
+    link = Link.between(detector, validation)
+    rows = detect.detect(
         detector.to(device), validation, link, batch_size=batch_size, workers=workers, description="validate"
     )
-    return evaluate.coco_ap(validation, rows["before"])
+    return coco_ap(validation, rows["before"])
 
 
 def main(

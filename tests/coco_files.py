@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from refinebox.data.annotations import CocoData
 from refinebox.data.annotations import read as read_file
+from refinebox.data.batches import Sample, Target
+from refinebox.data.dataset import CocoDataset
 
 SIZES = ((40, 60), (60, 40))  # height, width
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
@@ -45,3 +48,18 @@ def written(folder: Path, **lists: Any) -> Path:
 
 def read(folder: Path, **lists: Any) -> CocoData:
     return read_file(written(folder, **lists), folder)
+
+
+def dataset(found: CocoData, **options: Any) -> CocoDataset:
+    return CocoDataset(found, COLUMNS, **{"short_side": 32, "long_side": 100, **options})
+
+
+def assert_same(sample: Sample, other: Sample) -> None:
+    torch.testing.assert_close(sample[0], other[0], rtol=0, atol=0)
+    assert_same_target(sample[1], other[1])
+    assert sample[2:] == other[2:]
+
+
+def assert_same_target(target: Target, other: Target) -> None:
+    torch.testing.assert_close(target.boxes, other.boxes, rtol=0, atol=0)
+    torch.testing.assert_close(target.columns, other.columns, rtol=0, atol=0)

@@ -16,8 +16,9 @@ from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.sizes import Sizes
 
 from refinebox.data import annotations, shapes
-from refinebox.data.batches import CocoData
-from refinebox.detection.detector import Detector, Profile
+from refinebox.data.annotations import CocoData
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -129,7 +130,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
 from refinebox.data.shapes import CATEGORIES
 
 

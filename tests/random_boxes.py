@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluator import Rows, to_results
+from refinebox.data.annotations import CocoData
+from refinebox.evaluation.rows import Rows, to_results
 
 SIDE = 640
 CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}

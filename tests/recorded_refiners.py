@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from refinebox.refinement.refiner import Refiner, load_refiner
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.refiner_file import load_refiner
 
 PUBLISHED = ["rb_dab_detr_r50_12ep", "rb_dab_detr_swin_t_in1k_12ep", "rb_detr_r50_12ep"]
 

@@ -12,7 +12,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from refinebox.detection.detector import Layout
+from refinebox.detection.profile import Layout
 
 Table = tuple[tuple[str, str], ...]
 

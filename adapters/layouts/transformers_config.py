@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from refinebox.detection.detector import Profile
+from refinebox.detection.profile import Profile
 
 
 def read(config: Mapping[str, Any], profile: Profile) -> Profile:

@@ -13,7 +13,10 @@ from refinebox.adapters.parts.transformer import MLP, EncoderLayer, Memory
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from refinebox.detection.detector import Detector, DetectorOutput, Profile, load_tensors
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
+from refinebox.detection.tensors import load_tensors
 
 
 class Network(nn.Module):

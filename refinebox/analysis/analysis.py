@@ -10,9 +10,11 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation import bootstrap
-from refinebox.evaluation.evaluator import Bools, Evaluation, Evaluator, Link, Rows
+from refinebox.evaluation.evaluator import Evaluation, Evaluator
+from refinebox.evaluation.link import Link
 from refinebox.evaluation.overlaps import FOREGROUND, Objects
 from refinebox.evaluation.results import read_results
+from refinebox.evaluation.rows import Bools, Rows
 from refinebox.files import checkpoint
 from refinebox.progress import track
 

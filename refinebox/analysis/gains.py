@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.analysis.swaps import NEAR
-from refinebox.evaluation.evaluator import Floats, Rows
 from refinebox.evaluation.overlaps import Objects, Overlaps
+from refinebox.evaluation.rows import Floats, Rows
 
 
 @dataclass(frozen=True)

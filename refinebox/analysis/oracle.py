@@ -12,7 +12,10 @@ from torch.nn import functional as F
 
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluator import Evaluator, Link, Metrics, Rows, combined, evaluation_batches, stages, to_rows
+from refinebox.evaluation.detect import combined, evaluation_batches, stages
+from refinebox.evaluation.evaluator import Evaluator, Metrics
+from refinebox.evaluation.link import Link
+from refinebox.evaluation.rows import Rows, to_rows
 from refinebox.refinement.matching import Matches, match
 
 MATCHING_RULE = "Matching: Hungarian, one query an object, by the detector's class, L1 and GIoU costs; crowds left out."

@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 
 from refinebox.analysis.tide import Errors, Kind, classify
-from refinebox.evaluation.evaluator import Bools, Rows
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
+from refinebox.evaluation.rows import Bools, Rows
 
 MATCHING_RULE = (
     "Matching: greedy as in COCO, in score order, one detection an object, crowds left out. First equal categories at "

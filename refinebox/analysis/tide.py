@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from refinebox.evaluation.evaluator import Bools, Floats, Ints, top
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Overlaps, Pass
 from refinebox.evaluation.precision import Ranking
+from refinebox.evaluation.rows import Bools, Floats, Ints, top
 
 DETECTIONS = 100  # the best of each image are looked at
 

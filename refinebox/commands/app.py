@@ -295,9 +295,12 @@ def evaluate(
 ) -> None:
     """AP before and after refinement, side by side, and COCO results files."""
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
-    from refinebox.evaluation.evaluator import Link, coco_ap, detect, to_results
+    from refinebox.evaluation.detect import detect
+    from refinebox.evaluation.evaluator import coco_ap
+    from refinebox.evaluation.link import Link
+    from refinebox.evaluation.rows import to_results
     from refinebox.files import checkpoint
-    from refinebox.report.pictures import print_table
+    from refinebox.report.metrics import print_table
 
     check_output_file(json_file)
     check_output_folder(output)

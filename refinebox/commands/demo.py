@@ -14,11 +14,13 @@ from refinebox.data import annotations, shapes
 from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector, weights_path
-from refinebox.evaluation import evaluator as evaluate
-from refinebox.evaluation.evaluator import Link, Metrics
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import Metrics
+from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.refinement.upgraded import apply, load
-from refinebox.report.pictures import detection_layers, montage, picture, print_table
+from refinebox.report.metrics import print_table
+from refinebox.report.pictures import detection_layers, montage, picture
 from refinebox.training.interruption import Interrupted
 from refinebox.training.settings import Settings
 from refinebox.training.train import train
@@ -66,7 +68,7 @@ def run(
     apply(detector, weights_path(DETECTOR), report.best, upgraded, force=True)  # a loss is shown too, not hidden
 
     model = load(upgraded)
-    metrics = evaluate.evaluate(model, validation, link, batch_size=settings.batch_size)
+    metrics = detect.evaluate(model, validation, link, batch_size=settings.batch_size)
     print_table("The upgraded checkpoint", metrics, baseline="before")
     chosen = [validation.folder / entry["file_name"] for entry in validation.images[:PICTURES]]
     predicted = predict(model, chosen, output / "predictions")

@@ -12,8 +12,9 @@ from PIL import Image
 from refinebox import distributed
 from refinebox.data.batches import Batch
 from refinebox.data.images import pad, read_image
-from refinebox.detection.detector import Detections, Detector
-from refinebox.evaluation.evaluator import stages
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import Detections
+from refinebox.evaluation.detect import stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.report.pictures import detection_layers, picture

@@ -1,4 +1,4 @@
-"""The frozen detector: what it returns, and the class that every adapter derives from.
+"""The frozen detector: the class that every adapter derives from.
 
 Letters in shape comments: B images, Q queries, K categories, C channels, H and W pixels or cells.
 """
@@ -6,9 +6,9 @@ Letters in shape comments: B images, Q queries, K categories, C channels, H and 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -17,71 +17,10 @@ from torchvision.ops import clip_boxes_to_image
 
 from refinebox.boxes import to_pixels
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.images import Layout as Layout  # adapters know this module alone
 from refinebox.data.images import pad, preprocess, read_image
+from refinebox.detection.output import Detections, DetectorOutput
+from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint
-
-Precision = Literal["float32", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class DetectorOutput:
-    """What a detector says about a padded batch.
-
-    Attributes:
-        features: backbone maps, fine to coarse, each ``[B, C_l, H_l, W_l]``.
-        boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
-        logits: ``[B, Q, K]``, or ``[B, Q, K + 1]`` with no-object last, raw.
-    """
-
-    features: tuple[Tensor, ...]
-    boxes: Tensor
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What was found in one image.
-
-    Attributes:
-        boxes: ``[N, 4]`` xyxy, pixels of the original image, which they may pass.
-        scores: ``[N]`` between 0 and 1.
-        labels: ``[N]`` category ids.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What the tensors of a detector cannot tell.
-
-    Attributes:
-        name: the name in the table, or the file's.
-        family: module of ``refinebox.adapters`` that builds it.
-        classification: ``sigmoid`` scores every (query, category) pair; ``softmax`` has a last no-object column.
-        category_ids: category id of each score column; empty for "the column is the id", as the DETR authors do it.
-        category_names: names of the ids that have one; empty for COCO's where the columns are COCO's 91.
-        short_side: images are resized to this short side, in pixels,
-        long_side: unless the long side would pass this.
-        settings: keyword arguments of the network.
-        layout: whose code the detector comes from, which decides details of pre- and post-processing: image sizes
-            are rounded as there, and detrex's detections are clipped to the image and dropped where nothing is left.
-        detections: (query, category) pairs that a sigmoid detector returns.
-    """
-
-    name: str
-    family: str
-    classification: Literal["sigmoid", "softmax"] = "sigmoid"
-    category_ids: tuple[int, ...] = ()
-    category_names: Mapping[int, str] = field(default_factory=dict)
-    short_side: int = 800
-    long_side: int = 1333
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    layout: Layout = "authors"
-    detections: int = 300
 
 
 class Detector(nn.Module):
@@ -253,26 +192,3 @@ class Detector(nn.Module):
 
 def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-
-
-def load_tensors(network: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Loads ``state`` into ``network``, every tensor in its place and none left over.
-
-    Raises:
-        ValueError: otherwise; the message names the first few tensors and counts the rest.
-    """
-    expected = network.state_dict()
-    for problem, keys in (
-        ("lacks", [key for key in expected if key not in state]),
-        ("holds unknown", [key for key in state if key not in expected]),
-        (
-            "has the wrong shape for",
-            [key for key in expected if key in state and state[key].shape != expected[key].shape],
-        ),
-    ):
-        if keys:
-            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-            raise ValueError(
-                f"{name}: the checkpoint {problem} {', '.join(keys[:3])}{more}; expected {len(expected)} tensors"
-            )
-    network.load_state_dict(dict(state))

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from refinebox.data.images import pad
-from refinebox.detection.detector import Detector, DetectorOutput
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
 
 TOLERANCE = 0.05  # of box coordinates, as fractions of the image: padding shifts them a little, a wrong frame by far
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from refinebox.detection.detector import Detector, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, cached
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.data.annotations import CocoData
-from refinebox.evaluation.evaluator import Ints, Rows, top
 from refinebox.evaluation.overlaps import Objects, Overlaps, Pass
 from refinebox.evaluation.precision import Ranking
+from refinebox.evaluation.rows import Ints, Rows, top
 from refinebox.progress import track
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's

@@ -1,62 +1,18 @@
-"""Detections to COCO results to AP, before and after refinement from one forward pass."""
+"""COCO's evaluation: result rows against the objects give AP."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from faster_coco_eval import COCO, COCOeval_faster
-from numpy.typing import NDArray
 
-from refinebox import distributed
-from refinebox.data.batches import Batch, CocoData, CocoDataset, cut, loaded
-from refinebox.data.categories import Matching, match_categories
-from refinebox.detection.detector import Detections, Detector, DetectorOutput
+from refinebox.data.annotations import CocoData
 from refinebox.evaluation.garbage import collection_paused
 from refinebox.evaluation.lvis import frequency_groups
-from refinebox.progress import track
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.evaluation.rows import Floats, Ints, Rows, check_rows, top
 
 METRICS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR": 8}  # places in COCO's twelve numbers
 Metrics = dict[str, float | None]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Rows = Floats  # [N, 7] image id, x, y, width, height (pixels), score, category id
-
-
-@dataclass(frozen=True)
-class Link:
-    """A detector and a data set whose categories have been matched.
-
-    Attributes:
-        data_ids: the data's category id of each of the detector's, which is what results are written with.
-        columns: the detector's score column of each of the data's category ids.
-        width: how many score columns the detector has.
-    """
-
-    data_ids: Mapping[int, int]
-    columns: Mapping[int, int]
-    width: int
-
-    @classmethod
-    def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
-        """Raises ValueError where the categories differ; see :func:`refinebox.data.categories.match_categories`."""
-        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by)
-        column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
-        return cls(
-            data_ids={detector_id: data_id for data_id, detector_id in matched.items()},
-            columns={data_id: column_of[detector_id] for data_id, detector_id in matched.items()},
-            width=len(detector.category_ids),
-        )
-
-    def categories(self, data: CocoData) -> list[dict[str, Any]]:
-        """Id and name in the data of every score column in turn; empty where the data has none for some column."""
-        ids = sorted(self.columns, key=self.columns.__getitem__)
-        if [self.columns[category_id] for category_id in ids] != list(range(self.width)):
-            return []
-        return [{"id": category_id, "name": data.categories[category_id]} for category_id in ids]
 
 
 @dataclass(frozen=True)
@@ -178,165 +134,6 @@ def _annotations(rows: Rows, ids: Ints) -> list[dict[str, Any]]:
         {"id": number, "image_id": image, "category_id": category, "bbox": box, "score": score, "area": area}
         for number, image, category, box, score, area in columns
     ]
-
-
-def top(rows: Rows, limit: int, *, each_category: bool) -> Bools:
-    """``[N]`` which rows are among the ``limit`` best of their image, or of their image and category."""
-    category = rows[:, 6] if each_category else np.zeros(len(rows))
-    order = np.lexsort((-rows[:, 5], category, rows[:, 0]))
-    new = np.ones(len(rows), dtype=np.bool_)
-    new[1:] = (np.diff(rows[order, 0]) != 0) | (np.diff(category[order]) != 0)
-    place = np.arange(len(rows))
-    start = np.maximum.accumulate(np.where(new, place, 0))
-    kept = np.empty(len(rows), dtype=np.bool_)
-    kept[order] = place - start < limit
-    return kept
-
-
-def check_rows(data: CocoData, rows: Rows) -> None:
-    """Raises ValueError for rows that an evaluator would take for plain misses."""
-    unbounded = ~np.isfinite(rows).all(1)
-    if unbounded.any():
-        raise ValueError(
-            f"a detection in image {rows[unbounded][0, 0]:.0f} is not finite; check the detector's weights, "
-            "or train its refiner at a lower learning rate"
-        )
-    for what, column, known in (
-        ("image", 0, [entry["id"] for entry in data.images]),
-        ("category", 6, list(data.categories)),
-    ):
-        unknown = np.setdiff1d(rows[:, column], known)
-        if len(unknown):
-            raise ValueError(
-                f"detections name {what} ids that the data does not have: {', '.join(f'{i:.0f}' for i in unknown[:5])}"
-            )
-
-
-def evaluation_batches(
-    detector: Detector,
-    data: CocoData,
-    link: Link,
-    *,
-    batch_size: int,
-    workers: int,
-    description: str,
-    strict: bool = True,
-) -> Any:
-    """This process's share of the batches, in which every image of ``data`` occurs once, with progress shown."""
-    profile = detector.profile
-    dataset = CocoDataset(
-        data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
-    )
-    dataset.strict = strict
-    pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
-    loader = loaded(dataset, pieces, workers, next(detector.parameters()).device)
-    return track(loader, description, len(pieces))
-
-
-def combined(found: list[dict[str, Rows]]) -> dict[str, Rows]:
-    """The rows of every batch, by name, from all processes and in the data's order."""
-    everything = distributed.gathered(found)
-    names = {name: None for part in everything for name in part}
-    return {name: np.concatenate([part[name] for part in everything if part]) for name in names}
-
-
-def to_rows(detections: Sequence[Detections], image_ids: Sequence[int], link: Link) -> Rows:
-    """COCO result rows ``[N, 7]``; detections of categories that the data does not have are left out."""
-    rows = [np.empty((0, 7))]
-    for image_id, found in zip(image_ids, detections, strict=True):
-        x0, y0, x1, y1 = found.boxes.double().cpu().unbind(1)
-        labels = torch.tensor([link.data_ids.get(label, -1) for label in found.labels.tolist()])
-        images = torch.full_like(x0, image_id)
-        table = torch.stack(
-            [images, x0, y0, x1 - x0, y1 - y0, found.scores.double().cpu(), labels.double()], dim=1
-        )  # [N, 7]
-        rows.append(table[labels >= 0].numpy())
-    return np.concatenate(rows)
-
-
-def to_results(rows: Rows) -> list[dict[str, Any]]:
-    """COCO's results format, as every COCO tool reads it."""
-    return [
-        {
-            "image_id": int(row[0]),
-            "category_id": int(row[6]),
-            "bbox": [round(x, 3) for x in row[1:5]],
-            "score": round(row[5], 6),
-        }
-        for row in rows.tolist()
-    ]
-
-
-def detect(
-    detector: Detector,
-    data: CocoData,
-    link: Link,
-    *,
-    batch_size: int = 1,
-    workers: int = 0,
-    description: str = "evaluate",
-    others: Mapping[str, Refiner] | None = None,
-    unreadable: list[str] | None = None,
-) -> dict[str, Rows]:
-    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``.
-
-    Args:
-        detector, data, link: what is detected where.
-        batch_size: images in a batch.
-        workers: processes that read images.
-        description: of the progress.
-        others: further refiners of the same detector, which add their rows under their names.
-        unreadable: gets the reason for each image that cannot be read, which then has no rows; without it, such an
-            image is an error.
-
-    Raises:
-        FileNotFoundError, ValueError: an image cannot be read, or none can; the message names it.
-    """
-    missed: list[str] = []
-    strict = unreadable is None
-    device = next(detector.parameters()).device
-    found: list[dict[str, Rows]] = []
-    for batch in evaluation_batches(
-        detector, data, link, batch_size=batch_size, workers=workers, description=description, strict=strict
-    ):
-        batch = batch.to(device)
-        found.append({})
-        missed += batch.unreadable
-        if not batch.image_ids:
-            continue
-        for name, output in stages(detector, batch, others).items():
-            detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
-            found[-1][name] = to_rows(detections, batch.image_ids, link)
-    missed = distributed.gathered(missed)
-    if len(missed) == len(data.images):
-        raise ValueError(f"none of {len(missed)} images could be read: {min(missed)}")
-    if unreadable is not None:
-        unreadable += missed
-    return combined(found)
-
-
-def evaluate(
-    detector: Detector,
-    data: CocoData,
-    link: Link,
-    *,
-    batch_size: int = 1,
-    workers: int = 0,
-    others: Mapping[str, Refiner] | None = None,
-    unreadable: list[str] | None = None,
-) -> dict[str, Metrics]:
-    """AP and its kin of all that :func:`detect` gives, from one forward pass; arguments and errors are its own."""
-    rows = detect(detector, data, link, batch_size=batch_size, workers=workers, others=others, unreadable=unreadable)
-    return {name: coco_ap(data, found) for name, found in rows.items()}
-
-
-def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | None = None) -> dict[str, DetectorOutput]:
-    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add."""
-    if isinstance(detector, RefinedDetector):
-        before, after = detector.before_and_after(batch.images, batch.sizes)
-        more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
-        return {"before": before, "after": after, **more}
-    return {"before": detector(batch.images, batch.sizes)}
 
 
 def _silent(*_: object) -> None:

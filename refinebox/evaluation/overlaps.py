@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.data.annotations import CocoData
-from refinebox.evaluation.evaluator import Bools, Floats, Ints, Rows
+from refinebox.evaluation.rows import Bools, Floats, Ints, Rows
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # TIDE's thresholds of IoU (Bolya et al. 2020, section 2.2)
 PAIRS_AT_ONCE = 4_000_000

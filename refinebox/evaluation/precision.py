@@ -5,7 +5,7 @@ Reported AP comes from ``coco_ap``; this is for resampled images and TIDE's sing
 
 import numpy as np
 
-from refinebox.evaluation.evaluator import Bools, Floats, Ints
+from refinebox.evaluation.rows import Bools, Floats, Ints
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's, which are not quite 0.01 apart in floating point
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from refinebox.data.annotations import CocoData
-from refinebox.evaluation.evaluator import Rows, check_rows
 from refinebox.evaluation.garbage import collection_paused
+from refinebox.evaluation.rows import Rows, check_rows
 
 FIELDS = ("image_id", "category_id", "bbox", "score")
 

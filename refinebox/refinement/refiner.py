@@ -5,18 +5,13 @@ Equal to the published network (RefineBox, arXiv 2307.11828, section 3); module 
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from refinebox.boxes import inverse_sigmoid, to_pixels
-from refinebox.detection.detector import Detections, Detector, DetectorOutput, load_tensors
-from refinebox.files import checkpoint
 
 WIDTH = 64  # channels of the pyramid and of everything after it
 GROUPS = 32  # of the group normalisation
@@ -162,105 +157,3 @@ class NormedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         normed: Tensor = self.norm(super().forward(x))
         return normed
-
-
-class RefinedDetector(Detector):
-    """A frozen detector followed by a refiner; itself a detector.
-
-    Only the queries with the best scores are refined (100 by default, as published); scores never change.
-
-    Raises:
-        ValueError: the refiner was built for other feature maps, or the detector is refined already.
-    """
-
-    def __init__(self, detector: Detector, refiner: Refiner, top: int = 100) -> None:
-        super().__init__(detector.profile)
-        if isinstance(detector, RefinedDetector):
-            raise ValueError(f"{detector.profile.name} is upgraded already; start from the detector it was made from")
-        check_fit(detector, refiner)
-        self.detector, self.refiner, self.top = detector, refiner, top
-        self.strides, self.channels = detector.strides, detector.channels
-        self.category_ids, self.category_names = detector.category_ids, detector.category_names
-        self.train(False)
-
-    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        return self.before_and_after(images, sizes)[1]
-
-    def scores(self, logits: Tensor) -> Tensor:
-        return self.detector.scores(logits)
-
-    def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
-        return self.detector.select(scores, boxes, sizes)
-
-    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
-        return self.detector.finish(detections, size)
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        return self.detector.preprocess(image)
-
-    def resize(self, short_side: int | None, long_side: int | None) -> None:
-        self.detector.resize(short_side, long_side)
-        self.profile = self.detector.profile
-
-    @torch.no_grad()
-    def before_and_after(self, images: Tensor, sizes: Tensor) -> tuple[DetectorOutput, DetectorOutput]:
-        """The frozen detector's output and the refined one, from one forward pass; queries keep their places."""
-        before = self.detector(images, sizes)
-        return before, self.refined(before, sizes)
-
-    @torch.no_grad()
-    def refined(self, output: DetectorOutput, sizes: Tensor, refiner: Refiner | None = None) -> DetectorOutput:
-        """``output`` with the boxes of the best queries refined, by its own refiner or another."""
-        best = self.scores(output.logits).amax(-1)  # [B, Q]
-        top = best.topk(min(self.top, best.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, N, 4]
-        refined = (refiner or self.refiner)(output.features, output.boxes.gather(1, top), sizes)[-1]
-        return DetectorOutput(output.features, output.boxes.scatter(1, top, refined), output.logits)
-
-
-def check_fit(detector: Detector, refiner: Refiner) -> None:
-    """Raises ValueError where the refiner reads other feature maps than the detector has."""
-    if detector.channels != refiner.channels or detector.strides != refiner.strides:
-        raise ValueError(
-            f"the refiner reads {_maps(refiner.channels, refiner.strides)}, but {detector.profile.name} gives "
-            f"{_maps(detector.channels, detector.strides)}; use a refiner that was trained on this detector"
-        )
-
-
-def _maps(channels: Sequence[int], strides: Sequence[int]) -> str:
-    return f"{'/'.join(map(str, channels))} channels at strides {'/'.join(map(str, strides))}"
-
-
-def load_refiner(path: str | Path) -> Refiner:
-    """A refiner from a published ``model_final.pth`` or from a ``.safetensors`` file that ``refinebox train`` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, unsafe, or holds something else.
-    """
-    return load_refiner_and_history(Path(path))[0]
-
-
-def load_refiner_and_history(path: Path) -> tuple[Refiner, dict[str, Any]]:
-    """The refiner and what its file says about its training; empty for a published file."""
-    state, metadata = checkpoint.read(path)
-    if metadata and metadata.get("kind") != "refiner":
-        raise ValueError(
-            f"{path} holds a {metadata.get('kind')}, expected a refiner; refinebox train writes best.safetensors"
-        )
-    return build_refiner(state, metadata, str(path)), metadata
-
-
-def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str) -> Refiner:
-    """The refiner with the tensors of ``state``; strides and steps are as published where ``metadata`` is silent."""
-    laterals = sorted(key for key in state if key.startswith("channel_mapper.fpn_lateral") and key.endswith("weight"))
-    if not laterals:
-        raise ValueError(
-            f"{where} is no refiner: it has no channel_mapper.fpn_lateral tensors; "
-            f"its first are {', '.join(list(state)[:3])}"
-        )
-    channels = [state[key].shape[1] for key in laterals]
-    refiner = Refiner(
-        channels, metadata.get("strides", [4 * 2**level for level in range(len(channels))]), metadata.get("steps", 3)
-    )
-    load_tensors(refiner, state, where)
-    return refiner

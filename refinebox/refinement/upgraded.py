@@ -5,12 +5,15 @@ from typing import Any
 
 from torch import Tensor
 
-from refinebox.detection.detector import Detector, Profile, load_tensors
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, refiner_file
+from refinebox.detection.tensors import load_tensors
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
-from refinebox.refinement.refiner import RefinedDetector, build_refiner, load_refiner_and_history
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner_file import build_refiner, load_refiner_and_history
 
 KIND = "upgraded detector"
 

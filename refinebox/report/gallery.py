@@ -13,8 +13,8 @@ from torchvision.ops import box_convert
 from refinebox.analysis.gains import Gain, Placement
 from refinebox.data.annotations import CocoData
 from refinebox.data.images import read_image
-from refinebox.evaluation.evaluator import Bools, Floats, Ints
 from refinebox.evaluation.overlaps import Objects
+from refinebox.evaluation.rows import Bools, Floats, Ints
 from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Layer, picture
 
 SIDE, QUALITY = 560, 70  # long side in pixels and JPEG quality: 40 pictures stay below 5 MB

@@ -1,41 +1,18 @@
-"""What people look at: tables on the terminal and pictures of boxes before and after."""
+"""Boxes before and after, drawn over their images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from refinebox.detection.detector import Detections
-from refinebox.evaluation.evaluator import Metrics
+from refinebox.detection.output import Detections
 
 BEFORE, AFTER, TRUTH = (255, 140, 0), (0, 200, 80), (255, 255, 255)  # RGB of dashed, solid and thin boxes
+
+
 SMALLEST = 640  # small images are enlarged until their long side has this many pixels
 Colour = tuple[int, int, int]
-
-
-def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> None:
-    """Prints one row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    for metric in rows[baseline]:
-        table.add_column(metric, justify="right")
-    for name, metrics in rows.items():
-        reference = None if name == baseline else rows[baseline]
-        table.add_row(name, *(_cell(metric, metrics, reference) for metric in rows[baseline]))
-    # a table that is cut is worse than one that is wide
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=150).print(table)
-
-
-def _cell(metric: str, metrics: Metrics, reference: Metrics | None) -> str:
-    value = metrics[metric]
-    if value is None:
-        return "–"
-    old = reference[metric] if reference else None
-    return f"{value:.1f}" if old is None else f"{value:.1f} ({value - old:+.1f})"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import refinebox
 from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.tide import MEANINGS
 from refinebox.evaluation.evaluator import Metrics
-from refinebox.report.pictures import print_table
+from refinebox.report.metrics import print_table
 
 NOTE = (
     "Gains do not add up, and not to 100: a detection counts only when its class, its box and its rank are all good "

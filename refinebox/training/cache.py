@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from refinebox import distributed
-from refinebox.data.batches import Batch, CocoDataset
+from refinebox.data.batches import Batch
+from refinebox.data.dataset import CocoDataset
 from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
 from refinebox.training.observation import Observation, observe

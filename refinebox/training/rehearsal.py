@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
-from refinebox.refinement.refiner import load_refiner
+from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.settings import Settings
 from refinebox.training.train import train
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from refinebox import distributed
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics
 from refinebox.files import checkpoint

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
-from refinebox.data.batches import Augmentation
-from refinebox.detection.detector import Precision
+from refinebox.data.dataset import Augmentation
+from refinebox.detection.profile import Precision
 
 Schedule = Literal["step", "cosine"]
 

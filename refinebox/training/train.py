@@ -9,13 +9,15 @@ from pathlib import Path
 
 from refinebox import distributed
 from refinebox.data import batches
-from refinebox.data.batches import CocoData, CocoDataset
+from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
+from refinebox.data.dataset import CocoDataset
 from refinebox.detection.detector import Detector
-from refinebox.evaluation import evaluator as evaluate
-from refinebox.evaluation.evaluator import Link, Metrics
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import Metrics
+from refinebox.evaluation.link import Link
 from refinebox.progress import track
-from refinebox.refinement.refiner import RefinedDetector
+from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.training import observation
 from refinebox.training.cache import Cache
 from refinebox.training.interruption import Interrupted, Interruption
@@ -116,7 +118,7 @@ def train(
             dataset.variant = settings.variant(progress.epoch)
             stopped = train_epoch(detector, learner, source, settings, run, progress, interruption, workers)
             if not stopped:
-                metrics = evaluate.evaluate(
+                metrics = detect.evaluate(
                     model,
                     validation,
                     links[1],

@@ -10,7 +10,7 @@ from refinebox.adapters.conditional_detr import ConditionalDetr
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.detection.detector import DetectorOutput
+from refinebox.detection.output import DetectorOutput
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import load_detector
 

@@ -8,7 +8,7 @@ from refinebox.adapters.dn_detr import DnDetr
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.detection.detector import DetectorOutput
+from refinebox.detection.output import DetectorOutput
 
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from refinebox.data.categories import COCO_NAMES
 from refinebox.data.images import pad
-from refinebox.detection.detector import Detector, DetectorOutput
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
 from refinebox.detection.zoo import load_detector
 
 FAMILIES = ["detr", "conditional_detr", "dab_detr", "dn_detr"]

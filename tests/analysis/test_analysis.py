@@ -10,15 +10,17 @@ from random_boxes import worse
 
 from refinebox.analysis import analysis, oracle, swaps
 from refinebox.analysis.analysis import Comparison
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation import bootstrap
-from refinebox.evaluation import evaluator as evaluate
-from refinebox.evaluation.evaluator import Evaluation, Link, coco_ap, to_results
+from refinebox.evaluation import bootstrap, detect
+from refinebox.evaluation.evaluator import Evaluation, coco_ap
+from refinebox.evaluation.link import Link
 from refinebox.evaluation.overlaps import Objects
 from refinebox.evaluation.results import read_results
+from refinebox.evaluation.rows import to_results
 from refinebox.files import checkpoint
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_a_live_detector_keeps_the_published_swaps(detector: Detector, validatio
     assert done.found.rules == (oracle.MATCHING_RULE, oracle.SCORE_RULE, analysis.LIVE_RULE)
     own = done.evaluations["class_own_score"].metrics["AP"] or 0
     assert own <= (published["class"]["AP"] or 0)
-    rows = evaluate.detect(detector, validation, link)["before"]
+    rows = detect.detect(detector, validation, link)["before"]
     assert done.errors["errors"]["missed"]["count"] < len(validation.annotations)
     np.testing.assert_array_equal(done.rows[0], rows)
     digest = checkpoint.tensors_sha256(detector.state_dict())
@@ -96,7 +98,7 @@ def test_an_upgraded_checkpoint_is_compared_with_itself_before(detector: Detecto
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
     link = Link.between(model, validation)
     done = analysis.run(validation, model)
-    expected = evaluate.evaluate(model, validation, link)
+    expected = detect.evaluate(model, validation, link)
     assert done.comparison
     assert done.comparison.before.metrics == expected["before"]
     assert done.comparison.after.metrics == expected["after"] == done.evaluations["none"].metrics
@@ -105,7 +107,7 @@ def test_an_upgraded_checkpoint_is_compared_with_itself_before(detector: Detecto
 
 def test_a_live_detector_can_be_compared_with_a_file(detector: Detector, validation: CocoData, tmp_path: Path) -> None:
     link = Link.between(detector, validation)
-    rows = evaluate.detect(detector, validation, link)["before"]
+    rows = detect.detect(detector, validation, link)["before"]
     checkpoint.write_json(tmp_path / "same.json", to_results(rows))
     done = analysis.run(validation, detector, refined=tmp_path / "same.json")
     assert done.comparison

@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from refinebox.analysis import oracle
 from refinebox.analysis.oracle import Predictions
-from refinebox.data.batches import CocoData
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
-from refinebox.evaluation import evaluator as evaluate
-from refinebox.evaluation.evaluator import METRICS, Link
+from refinebox.data.annotations import CocoData
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import METRICS
+from refinebox.evaluation.link import Link
 from refinebox.refinement.matching import Matches
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 
 SIDE = 200
 OBJECTS = {1: (0.2, 0.2, 0.2, 0.2), 2: (0.7, 0.3, 0.3, 0.4), 3: (0.4, 0.75, 0.5, 0.3)}  # category id, cxcywh
@@ -95,7 +99,7 @@ def test_swaps_of_an_untrained_detector_keep_their_order(detector: Detector, val
     metrics = oracle.analyse(detector, validation, link, batch_size=2)
     assert list(metrics) == ["none", "class", "box", "both"]
     assert all(found.keys() == METRICS.keys() for found in metrics.values())
-    assert metrics["none"] == evaluate.evaluate(detector, validation, link, batch_size=2)["before"]
+    assert metrics["none"] == detect.evaluate(detector, validation, link, batch_size=2)["before"]
     ap = {name: found["AP"] or 0.0 for name, found in metrics.items()}
     assert ap["both"] >= max(ap["class"], ap["none"])
     assert ap["both"] == pytest.approx(100)  # twelve queries are enough for the objects of any image
@@ -107,7 +111,7 @@ def test_swaps_of_a_refined_detector_start_from_its_refined_boxes(detector: Dete
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
     link = Link.between(model, validation)
     metrics = oracle.analyse(model, validation, link)
-    assert metrics["none"] == evaluate.evaluate(model, validation, link)["after"]
+    assert metrics["none"] == detect.evaluate(model, validation, link)["after"]
     assert metrics["both"]["AP"] == pytest.approx(100)
 
 
@@ -118,7 +122,7 @@ def test_one_pass_over_a_refined_detector_also_gives_what_it_was_before(
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
     link = Link.between(model, validation)
     rows = oracle.swapped_rows(model, validation, link, swaps=(*oracle.SWAPS, oracle.OWN_SCORE))
-    expected = evaluate.detect(model, validation, link)
+    expected = detect.detect(model, validation, link)
     np.testing.assert_array_equal(rows["before"], expected["before"])
     np.testing.assert_array_equal(rows["none"], expected["after"])
     plain = oracle.swapped_rows(detector, validation, link)

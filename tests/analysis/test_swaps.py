@@ -8,9 +8,10 @@ from known_boxes import ROWS, TRUTH
 from random_boxes import draw_data, draw_rows
 
 from refinebox.analysis.swaps import Findings, Swapped, swaps
-from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluator import Rows, coco_ap
+from refinebox.data.annotations import CocoData
+from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.overlaps import Objects
+from refinebox.evaluation.rows import Rows
 
 NAMES = [
     *("none", "class", "box", "both"),

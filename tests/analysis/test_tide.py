@@ -12,12 +12,12 @@ from random_boxes import CROWDED, draw_data, draw_rows
 from refinebox.analysis import tide
 from refinebox.analysis.tide import Kind
 from refinebox.data import annotations
-from refinebox.data.batches import CocoData
-from refinebox.evaluation import evaluator as evaluate
+from refinebox.data.annotations import CocoData
 from refinebox.evaluation import precision
-from refinebox.evaluation.evaluator import Rows
+from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.overlaps import Objects, Overlaps
 from refinebox.evaluation.results import read_results
+from refinebox.evaluation.rows import Rows
 
 NAMES = {"class": "Cls", "box": "Loc", "both": "Both", "duplicate": "Dupe", "background": "Bkg", "missed": "Miss"}
 
@@ -92,7 +92,7 @@ def test_categories_with_detections_alone_do_not_count_as_in_coco_and_unlike_tid
     rows = rows[rows[:, 0] != CROWDED]  # TIDE looks at 100 detections of an image, COCO at 100 of each category
     fewer = replace(truth, annotations=[entry for entry in truth.annotations if entry["category_id"] != 90])
     found, other = analyse(fewer, rows)["AP50"], reference(fewer, rows)["AP50"]
-    assert found == pytest.approx(evaluate.coco_ap(fewer, rows)["AP50"], abs=1e-9)
+    assert found == pytest.approx(coco_ap(fewer, rows)["AP50"], abs=1e-9)
     assert other == pytest.approx(found * 2 / 3)  # one of three categories has an AP of 0
 
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 import refinebox
 from refinebox.commands import app as cli
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
 from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS, cached
@@ -31,7 +31,9 @@ from refinebox.detection.published import refiner_file as refiner_file_of
 from refinebox.detection.zoo import describe, load_detector
 from refinebox.evaluation.evaluator import METRICS
 from refinebox.files import checkpoint
-from refinebox.refinement.refiner import RefinedDetector, Refiner, load_refiner
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
 

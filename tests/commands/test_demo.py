@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from refinebox.commands import demo
-from refinebox.refinement.refiner import RefinedDetector
+from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.upgraded import load
 from refinebox.training.interruption import Interrupted
 
@@ -50,7 +50,7 @@ def test_bundled_detector_is_loose_but_sound(tmp_path: Path) -> None:
     from refinebox.analysis import oracle
     from refinebox.data import annotations, shapes
     from refinebox.detection.zoo import load_detector
-    from refinebox.evaluation.evaluator import Link
+    from refinebox.evaluation.link import Link
 
     shapes.generate(tmp_path, "val", 60, seed=11)
     validation = annotations.read(*annotations.find(tmp_path, "val"))

@@ -12,10 +12,12 @@ from refinebox.adapters.dab_detr import DabDetr, build
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
 
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
 from refinebox.data.images import Layout, pad, read_image
-from refinebox.detection.detector import Detections, Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import Detections, DetectorOutput
+from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import load_detector
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refinebox.detection.detector import Detector, DetectorOutput, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Profile
 from refinebox.detection.testing import check_detector
 from refinebox.detection.zoo import load_detector
 

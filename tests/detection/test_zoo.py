@@ -12,7 +12,8 @@ from torch import Tensor
 
 from refinebox.data import shapes
 from refinebox.detection import zoo
-from refinebox.detection.detector import Detector, Profile
+from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, cached
 from refinebox.detection.zoo import describe, load_detector, profile_from, weights_path
 from refinebox.files import checkpoint

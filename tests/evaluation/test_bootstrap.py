@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from random_boxes import draw_data, draw_rows
 
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.evaluation import bootstrap
-from refinebox.evaluation import evaluator as evaluate
 from refinebox.evaluation.bootstrap import Resampled
-from refinebox.evaluation.evaluator import Rows
+from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.overlaps import Objects
+from refinebox.evaluation.rows import Rows
 
 
 def copies(truth: CocoData, rows: Rows, counts: list[int]) -> tuple[CocoData, Rows]:
@@ -38,7 +38,7 @@ def test_ap_of_a_resample_is_that_of_a_file_with_images_repeated(counts: list[in
     rows = draw_rows(random, truth)
     rows[:, 5] = random.permutation(len(rows)) / len(rows)  # without ties, whose order copies would change
     resampled = Resampled(rows, Objects.of(truth), np.array([entry["id"] for entry in truth.images]))
-    expected = evaluate.coco_ap(*copies(truth, rows, counts))["AP"]
+    expected = coco_ap(*copies(truth, rows, counts))["AP"]
     assert resampled.ap(np.array(counts)) == pytest.approx(expected, abs=1e-9)
 
 
@@ -57,7 +57,7 @@ def test_better_boxes_are_better_beyond_doubt_and_the_interval_holds_the_differe
     worse = rows.copy()
     worse[:, 1:3] += 0.15 * worse[:, 3:5]
     found = bootstrap.difference(truth, worse, rows, resamples=200, seed=1)
-    whole = (evaluate.coco_ap(truth, rows)["AP"] or 0) - (evaluate.coco_ap(truth, worse)["AP"] or 0)
+    whole = (coco_ap(truth, rows)["AP"] or 0) - (coco_ap(truth, worse)["AP"] or 0)
     assert 0 < found.low < whole < found.high
     assert found.low < found.mean < found.high
     assert found == bootstrap.difference(truth, worse, rows, resamples=200, seed=1)

@@ -11,8 +11,9 @@ import pytest
 from random_boxes import CATEGORIES, draw_data, draw_rows
 
 from refinebox.data import annotations
-from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluator import Evaluator, Rows, to_results
+from refinebox.data.annotations import CocoData
+from refinebox.evaluation.evaluator import Evaluator
+from refinebox.evaluation.rows import Rows, to_results
 
 FREQUENCIES = {2: "r", 5: "c", 90: "f"}
 

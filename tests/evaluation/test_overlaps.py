@@ -9,8 +9,8 @@ from pycocotools import mask
 from random_boxes import draw_data, draw_rows, judged
 
 from refinebox.evaluation import overlaps
-from refinebox.evaluation.evaluator import Ints, top
 from refinebox.evaluation.overlaps import Objects, Overlaps, Pass, pair_iou
+from refinebox.evaluation.rows import Ints, top
 
 
 def drawn(seed: int) -> Overlaps:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refinebox.data.batches import CocoData
-from refinebox.evaluation.evaluator import to_results
+from refinebox.data.annotations import CocoData
 from refinebox.evaluation.results import read_results
+from refinebox.evaluation.rows import to_results
 
 DATA = CocoData(
     images=[{"id": image_id, "file_name": f"{image_id}.png", "width": 50, "height": 40} for image_id in (3, 900_100)],

@@ -16,20 +16,22 @@ import torch
 
 import refinebox
 from refinebox.data import shapes
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import build, describe, load_detector
-from refinebox.evaluation import evaluator as evaluate
+from refinebox.evaluation.evaluator import METRICS, Metrics
+from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.files.download import home
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.upgraded import apply, load, open_model, published_refiner
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
 
-BEFORE: evaluate.Metrics = {**dict.fromkeys(evaluate.METRICS, 40.0), "APs": None}
-AFTER: evaluate.Metrics = {**BEFORE, "AP": 41.5}
+BEFORE: Metrics = {**dict.fromkeys(METRICS, 40.0), "APs": None}
+AFTER: Metrics = {**BEFORE, "AP": 41.5}
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 
 
@@ -425,7 +427,7 @@ def test_data_of_fewer_categories_leaves_a_file_that_can_be_loaded(
     """The data has the detector's first three categories alone; the others keep their columns."""
     detector.category_ids, detector.category_names = tuple(range(1, 7)), {}
     data = replace(training, categories={i: training.categories[i] for i in (1, 2, 3)})
-    learned = evaluate.Link.between(detector, data).categories(data)
+    learned = Link.between(detector, data).categories(data)
     best = {"epoch": 1, "before": BEFORE, "after": AFTER, "categories": learned}
     write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)

@@ -15,10 +15,11 @@ from random_boxes import worse
 
 from refinebox.analysis import analysis
 from refinebox.analysis.analysis import Analysis
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
-from refinebox.refinement.refiner import RefinedDetector, Refiner
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 from refinebox.report.page import page
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -11,7 +11,7 @@ from random_boxes import worse
 
 from refinebox.analysis import analysis
 from refinebox.analysis.analysis import Analysis
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.evaluation.evaluator import METRICS
 from refinebox.files import checkpoint
 from refinebox.report import tables

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
-from refinebox.data.batches import Batch, CocoData, CocoDataset, Target, collate
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import Batch, Target, collate
+from refinebox.data.dataset import CocoDataset
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refiner import Refiner
 from refinebox.training.learner import observed_losses

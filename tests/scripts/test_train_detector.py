@@ -10,7 +10,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data.batches import CocoData, CocoDataset, collate
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import collate
+from refinebox.data.dataset import CocoDataset
 from refinebox.detection.zoo import load_detector
 from refinebox.files import checkpoint
 

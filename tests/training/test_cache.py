@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluator import Link
+from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.training import cache, train
 from refinebox.training.cache import Cache, Piece

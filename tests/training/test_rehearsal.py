@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refinebox.data.batches import CocoData
+from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.training.rehearsal import first, rehearse
 from refinebox.training.settings import Settings

@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from refinebox.data.batches import Batch, CocoData, Target
-from refinebox.detection.detector import Detector, DetectorOutput
-from refinebox.evaluation import evaluator as evaluate
-from refinebox.evaluation.evaluator import Link
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import Batch, Target
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import METRICS, Metrics
+from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.refinement.losses import refinement_losses
 from refinebox.refinement.matching import match
-from refinebox.refinement.refiner import Refiner, load_refiner_and_history
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.refiner_file import load_refiner_and_history
 from refinebox.training import train
 from refinebox.training.interruption import Interrupted
 from refinebox.training.learner import Learner, build_optimizer, observed_losses
@@ -232,14 +236,14 @@ def test_a_run_that_is_stopped_while_it_evaluates_ends_with_the_epoch(
     epoch: int,
 ) -> None:
     train.train(detector, training, validation, tmp_path / "whole", QUICK)
-    real, calls = evaluate.evaluate, iter(range(1, 9))
+    real, calls = detect.evaluate, iter(range(1, 9))
 
     def signalled(*args: Any, **options: Any) -> Any:
         if next(calls) == epoch:
             signal.raise_signal(signal.SIGTERM)
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "evaluate", signalled)
+    monkeypatch.setattr(detect, "evaluate", signalled)
     if epoch == QUICK.epochs:  # nothing is left to stop
         train.train(detector, training, validation, tmp_path / "parts", QUICK)
     else:
@@ -258,13 +262,13 @@ def test_the_parts_of_a_batch_may_change(
     """Memory that ran short late must not cost the epochs before; evaluation sees no more images at once either."""
     train.train(detector, training, validation, tmp_path, QUICK)
     settings, sizes = replace(QUICK, accumulate=2), []
-    real = evaluate.evaluate
+    real = detect.evaluate
 
     def noted(*args: Any, **options: Any) -> Any:
         sizes.append(options["batch_size"])
         return real(*args, **options)
 
-    monkeypatch.setattr(evaluate, "evaluate", noted)
+    monkeypatch.setattr(detect, "evaluate", noted)
     train.train(detector, training, validation, tmp_path, settings, continued=True)
     train.train(detector, training, validation, tmp_path / "new", settings)
     assert sizes == [2, 2]
@@ -482,7 +486,7 @@ def test_training_images_need_objects(
 
 
 def test_a_loss_is_called_a_loss(tmp_path: Path) -> None:
-    metrics: evaluate.Metrics = dict.fromkeys(evaluate.METRICS, 40.0)
+    metrics: Metrics = dict.fromkeys(METRICS, 40.0)
     worse = train.Report(tmp_path / "best.safetensors", metrics, {**metrics, "AP": 39.0}, "last", 60.0)
     assert worse.gain == -1
     assert "AP 40.0 → 39.0 (-1.0) in 60 s: the refiner makes these boxes WORSE" in worse.verdict()
@@ -496,15 +500,15 @@ def test_the_better_of_two_weights_is_kept(
     """Best are the averaged weights of the second epoch, which the third only equals."""
     points = iter([(30.0, 20.0), (31.0, 32.0), (32.0, 31.0)])
     averages = []
-    real = evaluate.evaluate
+    real = detect.evaluate
 
-    def judged(model: Any, *args: Any, others: dict[str, Refiner], **options: Any) -> dict[str, evaluate.Metrics]:
+    def judged(model: Any, *args: Any, others: dict[str, Refiner], **options: Any) -> dict[str, Metrics]:
         metrics = real(model, *args, others=others, **options)
         metrics["after"]["AP"], metrics["averaged"]["AP"] = next(points)
         averages.append({name: tensor.clone() for name, tensor in others["averaged"].state_dict().items()})
         return metrics
 
-    monkeypatch.setattr(evaluate, "evaluate", judged)
+    monkeypatch.setattr(detect, "evaluate", judged)
     settings = replace(QUICK, average=0.9, epochs=3)
     report = train.train(detector, training, validation, tmp_path / "run", settings)
     assert (report.weights, report.after["AP"]) == ("averaged", 32.0)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from refinebox.adapters.layouts.transformers_config import read
 
-from refinebox.detection.detector import Profile
+from refinebox.detection.profile import Profile
 
 PROFILE = Profile("mine", "dab_detr", settings={"temperature": 10.0}, short_side=640, long_side=1000)
 

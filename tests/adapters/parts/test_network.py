@@ -11,7 +11,7 @@ from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.network import Network
 from refinebox.adapters.parts.sizes import Sizes
 
-from refinebox.detection.detector import Profile
+from refinebox.detection.profile import Profile
 from refinebox.detection.zoo import build, load_detector
 
 BASIC = ResNetSizes(bottleneck=False, stem=8, depths=(2, 2, 2, 2), inner=(8, 8, 16, 16), channels=(8, 8, 16, 16))

@@ -1,0 +1,108 @@
+"""Annotated images as samples, augmented the same way whoever asks."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.ops import box_convert, clip_boxes_to_image
+
+from refinebox.boxes import to_fractions
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import Batch, Sample, Target, Unreadable, collate
+from refinebox.data.images import Layout, random_crop, read_image, to_pixels
+
+Augmentation = Literal["multiscale", "flip", "none"]
+
+
+class CocoDataset(Dataset[Sample | Unreadable]):
+    """Images and objects of a data set, as a detector wants them.
+
+    Augmentation depends on (seed, ``variant``, image) alone, so that neither workers nor an interruption change it.
+    ``flip`` turns an image around in every other variant.
+
+    Args:
+        data: the annotations.
+        columns: score column of each category id.
+        short_side, long_side: input size, in pixels.
+        layout: how the size is rounded; see :func:`refinebox.data.images.resized`.
+        augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
+        seed: of the augmentation.
+        keep_empty: keep images without objects, as evaluation must and training does not.
+
+    Attributes:
+        variant: which decides the augmentation.
+        strict: whether an image that cannot be read is an error (FileNotFoundError, ValueError) or :class:`Unreadable`.
+    """
+
+    def __init__(
+        self,
+        data: CocoData,
+        columns: Mapping[int, int],
+        *,
+        short_side: int = 800,
+        long_side: int = 1333,
+        layout: Layout = "authors",
+        augmentation: Augmentation = "none",
+        seed: int = 0,
+        keep_empty: bool = True,
+    ) -> None:
+        self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
+        self.augmentation, self.seed, self.variant, self.strict = augmentation, seed, 0, True
+        objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
+        for annotation in data.annotations:
+            if not annotation["iscrowd"]:
+                objects[annotation["image_id"]].append(annotation)
+        self.images = [entry for entry in data.images if keep_empty or objects[entry["id"]]]
+        self.boxes = [
+            torch.tensor([a["bbox"] for a in objects[e["id"]]]).reshape(-1, 4) for e in self.images
+        ]  # xywh pixels
+        self.columns = [
+            torch.tensor([columns[a["category_id"]] for a in objects[e["id"]]], dtype=torch.int64) for e in self.images
+        ]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample | Unreadable:
+        """uint8 image ``[3, H, W]``, target, original (height, width) in pixels, image id."""
+        try:
+            image = read_image(self.folder / self.images[index]["file_name"])
+        except (OSError, ValueError) as error:
+            if self.strict:
+                raise
+            return Unreadable(str(error))
+        return self._sample(index, image)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """One padded batch."""
+        return collate([self[index] for index in indices])
+
+    def _sample(self, index: int, image: Image.Image) -> Sample:
+        entry = self.images[index]
+        original = image.height, image.width
+        boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
+        choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
+        if self.augmentation == "multiscale" and choice.random() < 0.5:
+            image, boxes = random_crop(image, boxes, self.short_side, choice)
+        kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
+        fractions = to_fractions(boxes[kept], torch.tensor([image.height, image.width]))
+        if self._flips(entry["id"], choice):
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            fractions = torch.stack([1 - fractions[:, 0], *fractions.unbind(-1)[1:]], dim=-1)
+        short_side = self.short_side
+        if self.augmentation == "multiscale":
+            short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
+        return (
+            to_pixels(image, short_side, self.long_side, self.layout),
+            Target(fractions, self.columns[index][kept]),
+            original,
+            entry["id"],
+        )
+
+    def _flips(self, image_id: int, choice: random.Random) -> bool:
+        if self.augmentation == "flip":
+            return (random.Random(f"{self.seed} {image_id}").random() < 0.5) == (self.variant % 2 == 0)
+        return self.augmentation == "multiscale" and choice.random() < 0.5

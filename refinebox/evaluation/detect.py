@@ -1,0 +1,119 @@
+"""A detector over a data set: result rows and AP, before and after refinement, from one forward pass."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from refinebox import distributed
+from refinebox.data.annotations import CocoData
+from refinebox.data.batches import Batch, cut, loaded
+from refinebox.data.dataset import CocoDataset
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import DetectorOutput
+from refinebox.evaluation.evaluator import Metrics, coco_ap
+from refinebox.evaluation.link import Link
+from refinebox.evaluation.rows import Rows, to_rows
+from refinebox.progress import track
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
+
+
+def evaluation_batches(
+    detector: Detector,
+    data: CocoData,
+    link: Link,
+    *,
+    batch_size: int,
+    workers: int,
+    description: str,
+    strict: bool = True,
+) -> Any:
+    """This process's share of the batches, in which every image of ``data`` occurs once, with progress shown."""
+    profile = detector.profile
+    dataset = CocoDataset(
+        data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
+    )
+    dataset.strict = strict
+    pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
+    loader = loaded(dataset, pieces, workers, next(detector.parameters()).device)
+    return track(loader, description, len(pieces))
+
+
+def combined(found: list[dict[str, Rows]]) -> dict[str, Rows]:
+    """The rows of every batch, by name, from all processes and in the data's order."""
+    everything = distributed.gathered(found)
+    names = {name: None for part in everything for name in part}
+    return {name: np.concatenate([part[name] for part in everything if part]) for name in names}
+
+
+def detect(
+    detector: Detector,
+    data: CocoData,
+    link: Link,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    description: str = "evaluate",
+    others: Mapping[str, Refiner] | None = None,
+    unreadable: list[str] | None = None,
+) -> dict[str, Rows]:
+    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``.
+
+    Args:
+        detector, data, link: what is detected where.
+        batch_size: images in a batch.
+        workers: processes that read images.
+        description: of the progress.
+        others: further refiners of the same detector, which add their rows under their names.
+        unreadable: gets the reason for each image that cannot be read, which then has no rows; without it, such an
+            image is an error.
+
+    Raises:
+        FileNotFoundError, ValueError: an image cannot be read, or none can; the message names it.
+    """
+    missed: list[str] = []
+    strict = unreadable is None
+    device = next(detector.parameters()).device
+    found: list[dict[str, Rows]] = []
+    for batch in evaluation_batches(
+        detector, data, link, batch_size=batch_size, workers=workers, description=description, strict=strict
+    ):
+        batch = batch.to(device)
+        found.append({})
+        missed += batch.unreadable
+        if not batch.image_ids:
+            continue
+        for name, output in stages(detector, batch, others).items():
+            detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
+            found[-1][name] = to_rows(detections, batch.image_ids, link)
+    missed = distributed.gathered(missed)
+    if len(missed) == len(data.images):
+        raise ValueError(f"none of {len(missed)} images could be read: {min(missed)}")
+    if unreadable is not None:
+        unreadable += missed
+    return combined(found)
+
+
+def evaluate(
+    detector: Detector,
+    data: CocoData,
+    link: Link,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    others: Mapping[str, Refiner] | None = None,
+    unreadable: list[str] | None = None,
+) -> dict[str, Metrics]:
+    """AP and its kin of all that :func:`detect` gives, from one forward pass; arguments and errors are its own."""
+    rows = detect(detector, data, link, batch_size=batch_size, workers=workers, others=others, unreadable=unreadable)
+    return {name: coco_ap(data, found) for name, found in rows.items()}
+
+
+def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | None = None) -> dict[str, DetectorOutput]:
+    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add."""
+    if isinstance(detector, RefinedDetector):
+        before, after = detector.before_and_after(batch.images, batch.sizes)
+        more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
+        return {"before": before, "after": after, **more}
+    return {"before": detector(batch.images, batch.sizes)}

@@ -1,0 +1,77 @@
+"""A frozen detector and its refiner as one detector."""
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import Detections, DetectorOutput
+from refinebox.refinement.refiner import Refiner
+
+
+class RefinedDetector(Detector):
+    """A frozen detector followed by a refiner; itself a detector.
+
+    Only the queries with the best scores are refined (100 by default, as published); scores never change.
+
+    Raises:
+        ValueError: the refiner was built for other feature maps, or the detector is refined already.
+    """
+
+    def __init__(self, detector: Detector, refiner: Refiner, top: int = 100) -> None:
+        super().__init__(detector.profile)
+        if isinstance(detector, RefinedDetector):
+            raise ValueError(f"{detector.profile.name} is upgraded already; start from the detector it was made from")
+        check_fit(detector, refiner)
+        self.detector, self.refiner, self.top = detector, refiner, top
+        self.strides, self.channels = detector.strides, detector.channels
+        self.category_ids, self.category_names = detector.category_ids, detector.category_names
+        self.train(False)
+
+    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
+        return self.before_and_after(images, sizes)[1]
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return self.detector.scores(logits)
+
+    def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
+        return self.detector.select(scores, boxes, sizes)
+
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        return self.detector.finish(detections, size)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        return self.detector.preprocess(image)
+
+    def resize(self, short_side: int | None, long_side: int | None) -> None:
+        self.detector.resize(short_side, long_side)
+        self.profile = self.detector.profile
+
+    @torch.no_grad()
+    def before_and_after(self, images: Tensor, sizes: Tensor) -> tuple[DetectorOutput, DetectorOutput]:
+        """The frozen detector's output and the refined one, from one forward pass; queries keep their places."""
+        before = self.detector(images, sizes)
+        return before, self.refined(before, sizes)
+
+    @torch.no_grad()
+    def refined(self, output: DetectorOutput, sizes: Tensor, refiner: Refiner | None = None) -> DetectorOutput:
+        """``output`` with the boxes of the best queries refined, by its own refiner or another."""
+        best = self.scores(output.logits).amax(-1)  # [B, Q]
+        top = best.topk(min(self.top, best.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, N, 4]
+        refined = (refiner or self.refiner)(output.features, output.boxes.gather(1, top), sizes)[-1]
+        return DetectorOutput(output.features, output.boxes.scatter(1, top, refined), output.logits)
+
+
+def check_fit(detector: Detector, refiner: Refiner) -> None:
+    """Raises ValueError where the refiner reads other feature maps than the detector has."""
+    if detector.channels != refiner.channels or detector.strides != refiner.strides:
+        raise ValueError(
+            f"the refiner reads {_maps(refiner.channels, refiner.strides)}, but {detector.profile.name} gives "
+            f"{_maps(detector.channels, detector.strides)}; use a refiner that was trained on this detector"
+        )
+
+
+def _maps(channels: Sequence[int], strides: Sequence[int]) -> str:
+    return f"{'/'.join(map(str, channels))} channels at strides {'/'.join(map(str, strides))}"

@@ -1,0 +1,46 @@
+"""Refiners from files: published ones and our own."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from refinebox.detection.tensors import load_tensors
+from refinebox.files import checkpoint
+from refinebox.refinement.refiner import Refiner
+
+
+def load_refiner(path: str | Path) -> Refiner:
+    """A refiner from a published ``model_final.pth`` or from a ``.safetensors`` file that ``refinebox train`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, unsafe, or holds something else.
+    """
+    return load_refiner_and_history(Path(path))[0]
+
+
+def load_refiner_and_history(path: Path) -> tuple[Refiner, dict[str, Any]]:
+    """The refiner and what its file says about its training; empty for a published file."""
+    state, metadata = checkpoint.read(path)
+    if metadata and metadata.get("kind") != "refiner":
+        raise ValueError(
+            f"{path} holds a {metadata.get('kind')}, expected a refiner; refinebox train writes best.safetensors"
+        )
+    return build_refiner(state, metadata, str(path)), metadata
+
+
+def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str) -> Refiner:
+    """The refiner with the tensors of ``state``; strides and steps are as published where ``metadata`` is silent."""
+    laterals = sorted(key for key in state if key.startswith("channel_mapper.fpn_lateral") and key.endswith("weight"))
+    if not laterals:
+        raise ValueError(
+            f"{where} is no refiner: it has no channel_mapper.fpn_lateral tensors; "
+            f"its first are {', '.join(list(state)[:3])}"
+        )
+    channels = [state[key].shape[1] for key in laterals]
+    refiner = Refiner(
+        channels, metadata.get("strides", [4 * 2**level for level in range(len(channels))]), metadata.get("steps", 3)
+    )
+    load_tensors(refiner, state, where)
+    return refiner

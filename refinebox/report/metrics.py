@@ -1,0 +1,30 @@
+"""AP and its kin as a table: one row for each way to detect."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from refinebox.evaluation.evaluator import Metrics
+
+
+def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> None:
+    """Prints one row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for metric in rows[baseline]:
+        table.add_column(metric, justify="right")
+    for name, metrics in rows.items():
+        reference = None if name == baseline else rows[baseline]
+        table.add_row(name, *(_cell(metric, metrics, reference) for metric in rows[baseline]))
+    # a table that is cut is worse than one that is wide
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=150).print(table)
+
+
+def _cell(metric: str, metrics: Metrics, reference: Metrics | None) -> str:
+    value = metrics[metric]
+    if value is None:
+        return "–"
+    old = reference[metric] if reference else None
+    return f"{value:.1f}" if old is None else f"{value:.1f} ({value - old:+.1f})"

@@ -1,0 +1,99 @@
+"""A detector over a data set, before and after refinement."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from refinebox.data import annotations, shapes
+from refinebox.data.annotations import CocoData
+from refinebox.detection.detector import Detector
+from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import coco_ap
+from refinebox.evaluation.link import Link
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
+
+
+def refined(detector: Detector) -> RefinedDetector:
+    torch.manual_seed(1)
+    return RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+
+
+def test_before_refinement_is_what_the_plain_detector_finds(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, validation)
+    plain = detect.detect(detector, validation, link, batch_size=2)
+    both = detect.detect(refined(detector), validation, link, batch_size=2)
+    assert plain.keys() == {"before"}
+    assert both.keys() == {"before", "after"}
+    np.testing.assert_array_equal(both["before"], plain["before"])
+    assert (both["after"][:, 1:5] != both["before"][:, 1:5]).any(1).all()
+    np.testing.assert_array_equal(both["after"][:, [0, 5, 6]], both["before"][:, [0, 5, 6]])
+
+
+def test_the_batch_size_does_not_change_which_images_are_evaluated(detector: Detector, validation: CocoData) -> None:
+    alone = replace(validation, annotations=[e for e in validation.annotations if e["image_id"] != 2])
+    link = Link.between(detector, alone)
+    pairs = 12 * len(shapes.CATEGORIES)  # fewer than are kept
+    expected = np.repeat([entry["id"] for entry in validation.images], pairs)
+    for batch_size in (1, 3, 4):
+        rows = detect.detect(detector, alone, link, batch_size=batch_size)["before"]
+        np.testing.assert_array_equal(rows[:, 0], expected)
+
+
+def test_boxes_are_in_pixels_of_the_image_file(make_detector: Callable[..., Detector], validation: CocoData) -> None:
+    detector = make_detector()
+    rows = detect.detect(detector, validation, Link.between(detector, validation))["before"]
+    for entry in validation.images:
+        found = detector.predict([validation.folder / entry["file_name"]])[0]
+        mine = rows[rows[:, 0] == entry["id"]]
+        np.testing.assert_array_equal(mine[:, 5], found.scores.double())
+        np.testing.assert_array_equal(mine[:, 1:3], found.boxes[:, :2].double())
+        np.testing.assert_allclose(mine[:, 3:5], (found.boxes[:, 2:] - found.boxes[:, :2]).double(), atol=1e-4)
+
+
+def test_evaluation_gives_the_ap_of_the_rows(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, validation)
+    rows = detect.detect(refined(detector), validation, link)
+    metrics = detect.evaluate(refined(detector), validation, link)
+    assert metrics == {stage: coco_ap(validation, found) for stage, found in rows.items()}
+    assert detect.evaluate(detector, validation, link) == {"before": metrics["before"]}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_an_unreadable_image_has_no_detections_where_that_is_wished(
+    batch_size: int, detector: Detector, validation: CocoData, spoiled_folder: Path
+) -> None:
+    spoiled = replace(validation, folder=spoiled_folder / "val")
+    link = Link.between(detector, spoiled)
+    unreadable: list[str] = []
+    rows = detect.detect(refined(detector), spoiled, link, batch_size=batch_size, unreadable=unreadable)
+    assert [reason.partition(" is ")[0] for reason in unreadable] == [str(spoiled_folder / "val/000001.jpg")]
+    whole = detect.detect(refined(detector), validation, link)
+    for stage in ("before", "after"):
+        others = whole[stage][whole[stage][:, 0] != 2]
+        np.testing.assert_array_equal(rows[stage][:, [0, 6]], others[:, [0, 6]])
+        np.testing.assert_allclose(rows[stage], others, atol=1e-3)
+    metrics = detect.evaluate(refined(detector), spoiled, link, batch_size=batch_size, unreadable=unreadable)
+    assert metrics == {stage: coco_ap(spoiled, found) for stage, found in rows.items()}
+    assert len(unreadable) == 2
+    with pytest.raises(ValueError, match=r"000001\.jpg is not a readable image"):
+        detect.detect(detector, spoiled, link, batch_size=batch_size)
+
+
+def test_no_readable_image_at_all_is_an_error(detector: Detector, validation: CocoData, tmp_path: Path) -> None:
+    missing = replace(validation, folder=tmp_path)
+    expected = r"^none of 4 images could be read: .*000000\.jpg is not there$"
+    with pytest.raises(ValueError, match=expected):
+        detect.detect(detector, missing, Link.between(detector, missing), batch_size=3, unreadable=[])
+
+
+def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder: Path) -> None:
+    validation = annotations.read(*annotations.find(shapes_folder, "val"))
+    with torch.no_grad():
+        next(p for name, p in detector.named_parameters() if "bbox_embed" in name).fill_(float("nan"))
+    with pytest.raises(ValueError, match="a detection in image 1 is not finite; check the detector's weights"):
+        detect.evaluate(detector, validation, Link.between(detector, validation))

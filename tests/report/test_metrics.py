@@ -1,0 +1,62 @@
+"""The table of AP."""
+
+import pytest
+
+from refinebox.evaluation.evaluator import METRICS, Metrics
+from refinebox.report.metrics import print_table
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def metrics(**values: float | None) -> Metrics:
+    return {**dict.fromkeys(METRICS, 10.0), **values}
+
+
+def row_of(text: str, name: str) -> list[str]:
+    """The cells of one printed row."""
+    (line,) = (line for line in text.splitlines() if name in line)
+    return [cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")]
+
+
+def printed(capsys: pytest.CaptureFixture[str], before: Metrics, after: Metrics) -> str:
+    print_table("validation", {"detector": before, "refined": after}, baseline="detector")
+    return capsys.readouterr().out
+
+
+def test_the_table_has_a_title_and_a_column_for_each_metric(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(), metrics())
+    assert text.splitlines()[0].strip() == "validation"
+    assert row_of(text, "AP50") == list(METRICS)
+
+
+def test_the_baseline_has_values_without_gains(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(AP=41.26, AR=0.0), metrics())
+    assert row_of(text, "detector") == ["detector", "41.3", *["10.0"] * 5, "0.0"]
+
+
+def test_other_rows_have_gains_behind_their_values(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(), metrics(AP=12.34, AP50=7.5))
+    assert row_of(text, "refined") == ["refined", "12.3 (+2.3)", "7.5 (-2.5)", *["10.0 (+0.0)"] * 5]
+
+
+def test_a_value_that_does_not_exist_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(APs=None), metrics(APs=None))
+    assert row_of(text, "detector")[4] == "–"
+    assert row_of(text, "refined")[4] == "–"
+
+
+def test_a_value_without_a_counterpart_has_no_gain(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, metrics(APs=None), metrics(APs=3.0))
+    assert row_of(text, "refined")[4] == "3.0"
+
+
+def test_the_table_is_not_cut_in_a_narrow_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = printed(capsys, metrics(), metrics(**dict.fromkeys(METRICS, 99.9)))
+    assert row_of(text, "refined") == ["refined", *["99.9 (+89.9)"] * 7]
