@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -21,6 +22,19 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     return (
         _bar(items, description, total, console) if console.is_terminal else _lines(items, description, total, console)
     )
+
+
+def tell(line: str, *, warning: bool = False) -> None:
+    """Shows what long work has to say at once: on standard output, or on standard error where it is a ``warning``.
+
+    A reader who has left (a closed pipe) or cannot show a character never stops the work.
+    """
+    stream = sys.stderr if warning else sys.stdout
+    try:
+        print(line.encode(stream.encoding or "utf-8", "replace").decode(stream.encoding or "utf-8"), file=stream)
+        stream.flush()
+    except (OSError, ValueError):  # the pipe is closed, or the stream itself
+        pass
 
 
 def _bar(items: Iterable[T], description: str, total: int, console: Console) -> Iterator[T]:

@@ -151,7 +151,7 @@ def of_results(path: Path, data: CocoData) -> Found:
 def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0) -> Found:
     """The detections of a live detector, from one forward pass, and those of the swaps that need its scores."""
     rows = oracle.swapped_rows(
-        detector, data, link, swaps=(*oracle.SWAPS, oracle.OWN_SCORE), batch_size=batch_size, workers=workers
+        detector, data, link, swaps=tuple(oracle.CHANGES), batch_size=batch_size, workers=workers
     )
     before = {name: rows.pop(key) for name, key in (("none", "before"), ("box", "before_box")) if key in rows}
     name, digest = detector.profile.name, checkpoint.tensors_sha256(detector.state_dict())

@@ -1,6 +1,8 @@
 """What would perfect boxes or perfect classes be worth? Predictions are swapped for the truth and evaluated again.
 
-The upper bounds of RefineBox (figures 3 and 5): predictions are matched to objects as in training, then swapped.
+The upper bounds of RefineBox (figures 3 and 5): predictions are matched to objects as in training, then swapped. The
+questions are those of :mod:`refinebox.analysis.swaps`; a live detector answers some of them better than its detections
+do, because it knows the scores of every category.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,21 +35,6 @@ class Predictions:
     boxes: Tensor
 
 
-@dataclass(frozen=True)
-class Swap:
-    """One question: what if this were perfect?
-
-    Attributes:
-        name: key in the JSON file.
-        title: row of the table.
-        swaps: applied in turn, each after matching anew.
-    """
-
-    name: str
-    title: str
-    swaps: tuple[Callable[[Predictions, Matches], Predictions], ...]
-
-
 def perfect_boxes(predictions: Predictions, matches: Matches) -> Predictions:
     """Every matched box becomes its object's."""
     boxes = predictions.boxes.clone()
@@ -70,13 +57,16 @@ def perfect_classes_own_score(predictions: Predictions, matches: Matches) -> Pre
     return Predictions(scores, predictions.boxes)
 
 
-SWAPS = (
-    Swap("none", "as is", ()),
-    Swap("class", "perfect class", (perfect_classes,)),
-    Swap("box", "perfect box", (perfect_boxes,)),
-    Swap("both", "both", (perfect_boxes, perfect_classes)),
-)
-OWN_SCORE = Swap("class_own_score", "class, own score", (perfect_classes_own_score,))
+Change = Callable[[Predictions, Matches], Predictions]
+# by the swap's name: what is changed in turn, each after matching anew
+CHANGES: dict[str, tuple[Change, ...]] = {
+    "none": (),
+    "class": (perfect_classes,),
+    "box": (perfect_boxes,),
+    "both": (perfect_boxes, perfect_classes),
+    "class_own_score": (perfect_classes_own_score,),
+}
+PUBLISHED = ("none", "class", "box", "both")
 
 
 @torch.no_grad()
@@ -85,11 +75,11 @@ def swapped_rows(
     data: CocoData,
     link: Link,
     *,
-    swaps: Sequence[Swap] = SWAPS,
+    swaps: Sequence[str] = PUBLISHED,
     batch_size: int = 1,
     workers: int = 0,
 ) -> dict[str, Rows]:
-    """COCO result rows after each swap, from one forward pass of the detector over ``data``.
+    """COCO result rows after each of the named swaps, from one forward pass of the detector over ``data``.
 
     A :class:`RefinedDetector` starts from its refined boxes; what the detector finds without the refiner, as is and
     with perfect boxes, stands under ``before`` and ``before_box``.
@@ -100,14 +90,14 @@ def swapped_rows(
         batch = batch.to(device)
         outputs = stages(detector, batch)
         found.append({})
-        jobs = [(swap.name, swap, outputs.get("after", outputs["before"])) for swap in swaps]
+        jobs = [(swap, swap, outputs.get("after", outputs["before"])) for swap in swaps]
         if "after" in outputs:
-            jobs += [("before", SWAPS[0], outputs["before"]), ("before_box", SWAPS[2], outputs["before"])]
+            jobs += [("before", "none", outputs["before"]), ("before_box", "box", outputs["before"])]
         for name, swap, output in jobs:
             predictions = Predictions(detector.scores(output.logits), output.boxes)
-            for apply in swap.swaps:
+            for change in CHANGES[swap]:
                 matches = match(predictions.scores, predictions.boxes, batch.targets, detector.profile.classification)
-                predictions = apply(predictions, matches)
+                predictions = change(predictions, matches)
             detections = detector.postprocess(predictions.scores, predictions.boxes, batch.original_sizes)
             found[-1][name] = to_rows(detections, batch.image_ids, link)
     return combined(found)
@@ -119,4 +109,4 @@ def analyse(
     """AP and its kin after each of the published swaps, in points, from one forward pass over ``data``."""
     rows = swapped_rows(detector, data, link, batch_size=batch_size, workers=workers)
     evaluate = Evaluator(data)
-    return {swap.name: evaluate(rows[swap.name]).metrics for swap in SWAPS}
+    return {name: evaluate(rows[name]).metrics for name in PUBLISHED}

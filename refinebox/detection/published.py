@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from refinebox.files.download import File, home
 
 
@@ -241,35 +238,6 @@ DETECTORS: dict[str, Entry] = {
 }
 
 
-def print_detectors() -> None:
-    """Prints the table of names, one detector a row, with where its weights are now."""
-    table = Table(
-        caption_justify="left", caption=f"Downloads are kept in {home()}; REFINEBOX_HOME names another folder."
-    )
-    for column in ("name", "family", "backbone"):
-        table.add_column(column, no_wrap=True)
-    for column in ("COCO AP", "refined AP", "MB"):
-        table.add_column(column, justify="right")
-    for column in ("format", "licence", "weights", "source, SHA-256"):
-        table.add_column(column, overflow="fold", no_wrap=False)
-    for name, entry in DETECTORS.items():
-        numbers = ["–" if value is None else f"{value:.1f}" for value in (entry.ap, entry.refined_ap)]
-        table.add_row(
-            name,
-            entry.family,
-            entry.backbone,
-            *numbers,
-            "–" if entry.megabytes is None else str(entry.megabytes),
-            entry.layout,
-            entry.licence,
-            place(name, entry),
-            f"{entry.source}\n{entry.sha256}".strip(),
-        )
-    # cut addresses are no use, and whoever reads from a pipe has no width
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=280).print(table)
-
-
 def place(name: str, entry: Entry) -> str:
     """Where the weights of a row are."""
     if entry.bundled:
@@ -277,4 +245,4 @@ def place(name: str, entry: Entry) -> str:
     file = entry.file(name)
     if (file.path if file else cached(name)).is_file():
         return "cached"
-    return "downloaded when used" if file else "by hand"
+    return "on first use" if file else "by hand"

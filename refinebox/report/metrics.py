@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
 from refinebox.evaluation.evaluator import Metrics
 
 
-def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> None:
-    """Prints one row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
+def metrics_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> Table:
+    """One row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
     for metric in rows[baseline]:
@@ -17,9 +16,7 @@ def print_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> No
     for name, metrics in rows.items():
         reference = None if name == baseline else rows[baseline]
         table.add_row(name, *(_cell(metric, metrics, reference) for metric in rows[baseline]))
-    # a table that is cut is worse than one that is wide
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=150).print(table)
+    return table
 
 
 def _cell(metric: str, metrics: Metrics, reference: Metrics | None) -> str:

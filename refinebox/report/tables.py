@@ -1,18 +1,17 @@
-"""The figures of an oracle analysis: on the terminal, as JSON and as CSV."""
+"""The figures of an oracle analysis: as tables, as JSON and as CSV."""
 
 import csv
 import io
 from importlib.metadata import version
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 import refinebox
 from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.tide import MEANINGS
 from refinebox.evaluation.evaluator import Metrics
-from refinebox.report.metrics import print_table
+from refinebox.report.metrics import metrics_table
 
 NOTE = (
     "Gains do not add up, and not to 100: a detection counts only when its class, its box and its rank are all good "
@@ -22,12 +21,15 @@ LIBRARIES = ("faster-coco-eval", "pycocotools", "numpy", "torch")
 TOP = 10  # categories on the terminal
 
 
-def print_analysis(analysis: Analysis) -> None:
-    """The tables and the rules behind them."""
+def swaps_table(analysis: Analysis) -> Table:
+    """AP and its kin after each swap, with what it gains."""
     titles = {swap.title: analysis.evaluations[swap.name].metrics for swap in analysis.swaps}
-    name = analysis.found.name
-    print_table(f"{name}: AP in points after each swap, gain over the detections as they are", titles, baseline="as is")
-    print("\n".join((*analysis.found.rules, NOTE)))
+    title = f"{analysis.found.name}: AP in points after each swap, gain over the detections as they are"
+    return metrics_table(title, titles, baseline="as is")
+
+
+def errors_table(analysis: Analysis) -> Table:
+    """TIDE's errors: how many there are, and what they cost."""
     title = f"TIDE's errors in the 100 best of each image, AP50 {analysis.errors['AP50']:.1f}"
     table = Table(title=title, title_justify="left")
     for column in ("", "how many", "cost (AP50)", "meaning"):
@@ -35,18 +37,10 @@ def print_analysis(analysis: Analysis) -> None:
     for kind, meaning in MEANINGS.items():
         error = analysis.errors["errors"][kind.name.lower()]
         table.add_row(kind.name.lower(), f"{error['count']:,}", f"{error['dAP']:.1f}", meaning)
-    _print(table)
-    _print(_categories(analysis))
-    if analysis.comparison:
-        print("\n".join(comparison_lines(analysis)))
+    return table
 
 
-def _print(table: Table) -> None:
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=120).print(table)
-
-
-def _categories(analysis: Analysis) -> Table:
+def categories_table(analysis: Analysis) -> Table:
     """The categories that gain most from perfect boxes."""
     table = Table(title=f"AP of the {TOP} categories that gain most from perfect boxes", title_justify="left")
     shown = ("none", "box", "class", "both")

@@ -12,6 +12,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics
 from refinebox.files import checkpoint
+from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
@@ -131,7 +132,7 @@ class Run:
         line, losses = progress.end_epoch(metrics)
         if not self.writes:
             return
-        print(sentence(line, self.settings.epochs), flush=True)
+        tell(sentence(line, self.settings.epochs))
         epochs = [*read_lines(self.output / METRICS), line]
         write_lines(self.output / METRICS, epochs)
         steps_of_epochs = [*read_lines(self.output / LOSSES), {"epoch": progress.epoch, "losses": losses}]

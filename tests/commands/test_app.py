@@ -14,15 +14,14 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+from invocation import Words, content, done, run, the_line
 from PIL import Image
 from refinebox.adapters.dab_detr import DabDetr
 from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor
-from typer.testing import CliRunner, Result
 
 import refinebox
-from refinebox.commands import app as cli
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
 from refinebox.detection.detector import Detector
@@ -37,8 +36,6 @@ from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
 
-Words = list[str | Path]
-
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,33 +44,6 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path / "here")
     for name in ("REFINEBOX_DEBUG", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def done(*arguments: str | Path) -> str:
-    """What a command prints that ends well."""
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
-    return result.stdout
-
-
-def the_line(result: Result) -> str:
-    """The one line that a command ends with that does not."""
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("refinebox: ")
-    assert "Traceback" not in result.output
-    return lines[0]
-
-
-def content(folder: Path) -> dict[str, bytes | None]:
-    """Every file's bytes, and None for each folder."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @pytest.fixture
@@ -108,13 +78,6 @@ def test_the_version_is_shown() -> None:
 def test_every_command_explains_itself(command: str) -> None:
     assert command in done("--help")
     assert "Usage: " in done(command, "--help")
-
-
-def test_detectors_are_listed() -> None:
-    """How the rows look is in test_published."""
-    shown = done("detectors")
-    assert all(f" {name} " in shown for name in DETECTORS)
-    assert "Downloads are kept in " in shown
 
 
 def test_the_analysis_prints_its_rules_and_writes_its_figures(

@@ -19,7 +19,7 @@ FIGURES = {"AP", "AP50", "AP75", "APs", "APm", "APl"}
 def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "demo"
     images = {"train": 8, "val": 6}
-    summary = demo.run(output, seed=3, images=images, settings=replace(demo.SETTINGS, epochs=1))
+    summary = demo.run(output, seed=3, images=images, chosen=replace(demo.settings(), epochs=1))
     assert json.loads((output / "summary.json").read_text()) == summary
     assert summary.keys() == {"before", "after", "oracle", "seconds", "seed", "files"}
     assert summary["seed"] == 3
@@ -39,7 +39,7 @@ def test_a_stopped_demo_says_that_it_starts_anew(tmp_path: Path, monkeypatch: py
     def stopped(*_: object, **__: object) -> None:
         raise Interrupted("stopped after step 3", signal.SIGTERM)
 
-    monkeypatch.setattr(demo, "train", stopped)
+    monkeypatch.setattr("refinebox.training.train.train", stopped)
     with pytest.raises(Interrupted, match=r"^stopped; the demo starts anew, so remove .* or name another$") as caught:
         demo.run(tmp_path / "demo", images={"train": 2, "val": 2})
     assert caught.value.exit_code == 143

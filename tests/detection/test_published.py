@@ -2,12 +2,11 @@
 
 import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from refinebox.detection.published import DETECTORS, REFINERS, Entry, cached, place, print_detectors, refiner_file
+from refinebox.detection.published import DETECTORS, REFINERS, Entry, cached, place, refiner_file
 from refinebox.detection.zoo import weights_path
 from refinebox.files.download import home
 
@@ -105,7 +104,7 @@ def test_files_keep_the_ending_of_their_address() -> None:
 @pytest.mark.parametrize("name", [*DOWNLOADED, *BY_HAND])
 def test_the_place_of_the_weights_is_told(name: str) -> None:
     entry = DETECTORS[name]
-    assert place(name, entry) == ("downloaded when used" if name in DOWNLOADED else "by hand")
+    assert place(name, entry) == ("on first use" if name in DOWNLOADED else "by hand")
     file = entry.file(name)
     path = file.path if file else cached(name)
     path.parent.mkdir(parents=True)
@@ -116,40 +115,3 @@ def test_the_place_of_the_weights_is_told(name: str) -> None:
 
 def test_bundled_weights_are_in_the_package() -> None:
     assert place("dab-detr-shapes", DETECTORS["dab-detr-shapes"]) == "in the package"
-
-
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def show() -> str:
-        print_detectors()
-        return capsys.readouterr().out
-
-    return show
-
-
-def row(shown: str, name: str) -> str:
-    (line,) = (line for line in shown.splitlines() if f" {name} " in line)
-    return line
-
-
-@pytest.mark.parametrize("name", DETECTORS)
-def test_every_detector_is_shown_whole(name: str, shown: Callable[[], str]) -> None:
-    entry, line = DETECTORS[name], row(shown(), name)
-    for text in (entry.family, entry.backbone, entry.layout, entry.licence, entry.source, place(name, entry)):
-        assert f" {text} " in line
-    numbers = [f"{value:.1f}" for value in (entry.ap, entry.refined_ap) if value is not None]
-    assert all(f" {number} " in line for number in numbers)
-    assert entry.sha256 in shown()
-
-
-def test_what_is_not_known_is_a_dash(shown: Callable[[], str]) -> None:
-    assert row(shown(), "dab-detr-shapes").count(" – ") == 3
-    assert row(shown(), "dab-detr-r50").count(" – ") == 1
-    assert " 159 " in row(shown(), "detr-r50")
-
-
-def test_the_folder_of_downloads_is_shown(shown: Callable[[], str]) -> None:
-    assert f"Downloads are kept in {home()}; REFINEBOX_HOME names another folder." in " ".join(shown().split())

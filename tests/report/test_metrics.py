@@ -2,8 +2,9 @@
 
 import pytest
 
+from refinebox.commands.console import show
 from refinebox.evaluation.evaluator import METRICS, Metrics
-from refinebox.report.metrics import print_table
+from refinebox.report.metrics import metrics_table
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def row_of(text: str, name: str) -> list[str]:
 
 
 def printed(capsys: pytest.CaptureFixture[str], before: Metrics, after: Metrics) -> str:
-    print_table("validation", {"detector": before, "refined": after}, baseline="detector")
+    show(metrics_table("validation", {"detector": before, "refined": after}, baseline="detector"), width=150)
     return capsys.readouterr().out
 
 

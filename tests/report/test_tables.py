@@ -11,6 +11,7 @@ from random_boxes import worse
 
 from refinebox.analysis import analysis
 from refinebox.analysis.analysis import Analysis
+from refinebox.commands.oracle_analysis import publish
 from refinebox.data.annotations import CocoData
 from refinebox.evaluation.evaluator import METRICS
 from refinebox.files import checkpoint
@@ -25,7 +26,7 @@ def compared(validation: CocoData, tmp_path: Path) -> Analysis:
 
 
 def test_the_terminal_shows_every_figure(compared: Analysis, capsys: pytest.CaptureFixture[str]) -> None:
-    tables.print_analysis(compared)
+    publish(compared, None, None, None)
     shown = capsys.readouterr().out
     for swap in compared.swaps:
         line = next(line for line in shown.splitlines() if line.startswith(f"│ {swap.title} "))

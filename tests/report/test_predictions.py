@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from refinebox.commands.predict import detect_image, find_images, free_name, predict
 from refinebox.data.annotations import CocoData
 from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
+from refinebox.report.predictions import detect_image, find_images, free_name, predict
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""``refinebox apply``: a checkpoint becomes an upgraded one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refinebox.commands.options import DetectorName, Weights
+
+EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
+
+
+def apply(
+    detector: DetectorName,
+    refiner: Annotated[
+        str,
+        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
+    ],
+    output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
+    weights: Weights = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
+    ] = False,
+) -> None:
+    """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
+    from refinebox.commands.inputs import load
+    from refinebox.detection.zoo import is_custom, weights_path
+    from refinebox.refinement.upgraded import apply as upgrade
+    from refinebox.refinement.upgraded import published_refiner
+
+    refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
+    model = load(detector, weights, "cpu")
+    detector_file = None if is_custom(detector) else weights_path(detector, weights)
+    metadata = upgrade(model, detector_file, refiner_file, output, force=force)
+    before, after = metadata["before"], metadata["after"]
+    known = (
+        f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"
+        if before and after
+        else "its AP is not known; run refinebox eval"
+    )
+    typer.echo(f"wrote {output}: {known}")

@@ -1,0 +1,74 @@
+"""``refinebox detectors``: the detectors that have a name."""
+
+from difflib import get_close_matches
+from typing import Annotated
+
+import typer
+
+NAME = Annotated[str | None, typer.Argument(help="Show this one whole: source, SHA-256, licence and size.")]
+
+
+def detectors(name: NAME = None) -> None:
+    """List the detectors that have a name: AP as published, with a refiner, and where the weights are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from refinebox.commands.console import show
+    from refinebox.detection.published import DETECTORS, place
+    from refinebox.files.download import home
+
+    if name is not None:
+        for what, value in described(name).items():
+            typer.echo(f"{what + ':':<12} {value}")
+        return
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+        caption=f"Downloads are kept in {home()}; REFINEBOX_HOME names another folder. "
+        "refinebox detectors NAME shows one whole.",
+    )
+    table.add_column("name", no_wrap=True)
+    table.add_column("AP", justify="right")
+    table.add_column("refined", justify="right")
+    table.add_column("backbone")
+    table.add_column("weights", no_wrap=True)
+    family = None
+    for key, entry in DETECTORS.items():
+        if family not in (None, entry.family):
+            table.add_section()
+        family = entry.family
+        table.add_row(key, points(entry.ap), points(entry.refined_ap), entry.backbone, place(key, entry))
+    show(table, width=80)
+
+
+def described(name: str) -> dict[str, str]:
+    """Everything that the table knows about a detector, in words.
+
+    Raises:
+        ValueError: the name is unknown; the message names the nearest.
+    """
+    from refinebox.detection.published import DETECTORS, place
+
+    entry = DETECTORS.get(name)
+    if entry is None:
+        near = get_close_matches(name, DETECTORS, n=3, cutoff=0.4) or list(DETECTORS)[:3]
+        raise ValueError(f"unknown detector {name!r}; near it are {', '.join(near)}; refinebox detectors lists all")
+    return {
+        "name": name,
+        "family": entry.family,
+        "backbone": entry.backbone,
+        "COCO AP": points(entry.ap),
+        "refined AP": f"{points(entry.refined_ap)} ({entry.refiner or 'no refiner is published'})",
+        "format": entry.layout,
+        "licence": entry.licence,
+        "weights": place(name, entry),
+        "source": entry.source,
+        "SHA-256": entry.sha256 or "not published",
+        "MB": "–" if entry.megabytes is None else str(entry.megabytes),
+    }
+
+
+def points(value: float | None) -> str:
+    """One decimal, or a dash where nothing is published."""
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,67 @@
+"""``refinebox eval``: AP before and after refinement."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from refinebox.commands.options import (
+    Annotations,
+    BatchSize,
+    Categories,
+    Data,
+    Device,
+    Images,
+    Json,
+    LongSide,
+    Model,
+    ShortSide,
+    Weights,
+    Workers,
+)
+
+EXAMPLE = "Example: refinebox eval better.safetensors --data coco/ --json figures.json"
+
+
+def evaluate(
+    model: Model,
+    weights: Weights = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    categories: Categories = "check",
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    batch_size: BatchSize = 1,
+    workers: Workers = 0,
+    device: Device = "auto",
+    output: Annotated[
+        Path, typer.Option(help="Folder for before.json and after.json in COCO's results format.")
+    ] = Path("results"),
+    json_file: Json = None,
+) -> None:
+    """AP before and after refinement, side by side, and COCO results files."""
+    from refinebox.commands.console import show
+    from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
+    from refinebox.evaluation.detect import detect
+    from refinebox.evaluation.evaluator import coco_ap
+    from refinebox.evaluation.link import Link
+    from refinebox.evaluation.rows import to_results
+    from refinebox.files import checkpoint
+    from refinebox.report.metrics import metrics_table
+
+    check_output_file(json_file)
+    check_output_folder(output)
+    detector = load(model, weights, device, short_side, long_side)
+    validation = read_split("val", data, annotations, images)
+    link = Link.between(detector, validation, categories)
+    rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
+    metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}
+    for stage, found in rows.items():
+        checkpoint.write_json(output / f"{stage}.json", to_results(found))
+    if json_file is not None:
+        checkpoint.write_json(json_file, metrics)
+    show(
+        metrics_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before"),
+        width=150,
+    )

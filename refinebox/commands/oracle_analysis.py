@@ -1,0 +1,79 @@
+"""``refinebox oracle-analysis``: what would perfect boxes, classes and more be worth?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from refinebox.commands.options import (
+    Annotations,
+    BatchSize,
+    Categories,
+    Data,
+    Device,
+    Images,
+    Json,
+    LongSide,
+    ShortSide,
+    Weights,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from refinebox.analysis.analysis import Analysis
+
+EXAMPLE = "Example: refinebox oracle-analysis --results detections.json --data coco/ --html report.html"
+
+
+def oracle_analysis(
+    detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
+    results: Annotated[Path | None, typer.Option(help="COCO results file of any detector, instead.")] = None,
+    refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
+    weights: Weights = None,
+    data: Data = None,
+    annotations: Annotations = None,
+    images: Images = None,
+    categories: Categories = "check",
+    min_iou: Annotated[float, typer.Option(min=0.1, max=0.95, help="What a refiner needs of a box.")] = 0.5,
+    lvis: Annotated[bool, typer.Option("--lvis", help="Evaluate as LVIS does.")] = False,
+    short_side: ShortSide = None,
+    long_side: LongSide = None,
+    batch_size: BatchSize = 1,
+    workers: Workers = 0,
+    device: Device = "auto",
+    json_file: Json = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with pictures.")] = None,
+) -> None:
+    """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
+    from refinebox.analysis import analysis
+    from refinebox.commands.inputs import check_output_file, load, read_split
+
+    check_output_file(json_file, csv_file, html_file)
+    model = load(detector, weights, device, short_side, long_side) if detector else None
+    truth = read_split("val", data, annotations, images, images_needed=results is None)
+    done = analysis.run(
+        truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
+    )
+    publish(done, json_file, csv_file, html_file)
+
+
+def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None, html_file: Path | None) -> None:
+    """Writes the files that are named, each whole or not at all, and prints the tables and the rules behind them."""
+    from refinebox.commands.console import show
+    from refinebox.files import checkpoint
+    from refinebox.report import tables
+    from refinebox.report.page import page
+
+    if json_file is not None:
+        checkpoint.write_json(json_file, tables.to_json(analysis))
+    if csv_file is not None:
+        checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
+    if html_file is not None:
+        checkpoint.write_bytes(html_file, page(analysis).encode())
+    show(tables.swaps_table(analysis), width=150)
+    typer.echo("\n".join((*analysis.found.rules, tables.NOTE)))
+    show(tables.errors_table(analysis))
+    show(tables.categories_table(analysis))
+    for line in tables.comparison_lines(analysis):
+        typer.echo(line)

@@ -1,0 +1,150 @@
+"""Image files through a detector: COCO results, and a picture of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from refinebox import distributed
+from refinebox.data.batches import Batch
+from refinebox.data.images import pad, read_image
+from refinebox.detection.detector import Detector
+from refinebox.detection.output import Detections
+from refinebox.evaluation.detect import stages
+from refinebox.files import checkpoint
+from refinebox.progress import track
+from refinebox.report.pictures import detection_layers, montage, picture
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The results file, one picture for each image, and why the images that are missing could not be read."""
+
+    results: Path
+    pictures: list[Path]
+    skipped: list[str]
+
+
+def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3) -> Predicted:
+    """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
+
+    Results are in COCO's format, with the image's place in the list as its id and its path beside it. Pictures show
+    detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined.
+
+    Raises:
+        FileNotFoundError: an input does not exist, or a folder holds no images.
+        ValueError: no images are named, or none of them can be read.
+        NotADirectoryError: ``output`` is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"{output} is a file; name a folder for the results")
+    paths = find_images(inputs)
+    names: list[Path] = []
+    for path in paths:
+        names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
+    items = list(enumerate(zip(paths, names, strict=True), start=1))[distributed.rank() :: distributed.processes()]
+    found = distributed.gathered(
+        [
+            predict_image(detector, image_id, path, name, threshold)
+            for image_id, (path, name) in track(items, "predict", len(items))
+        ]
+    )
+    skipped = [item.skipped for item in found if item.skipped]
+    if len(skipped) == len(paths):
+        raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
+    checkpoint.write_json(output / "results.json", [row for item in found for row in item.rows])
+    return Predicted(output / "results.json", [item.picture for item in found if not item.skipped], skipped)
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """COCO result entries of one image and its picture, or why it could not be read."""
+
+    rows: list[dict[str, Any]]
+    picture: Path
+    skipped: str = ""
+
+
+def predict_image(
+    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float
+) -> PredictedImage:
+    """Detects in one image and writes its picture."""
+    try:
+        image = read_image(path)
+    except ValueError as error:
+        return PredictedImage([], picture_file, str(error))
+    found = detect_image(detector, image)
+    after = found.get("after", found["before"])
+    layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
+    save_picture(picture(image, layers), picture_file)
+    rows = result_rows(detector.finish(after, (image.height, image.width)))
+    return PredictedImage([{"image_id": image_id, "file_name": str(path), **row} for row in rows], picture_file)
+
+
+def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:
+    """Selected ``before`` and, for a refined detector, ``after``; row n of both is the same query and category."""
+    device = next(detector.parameters()).device
+    images, sizes = pad([detector.preprocess(image)])
+    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
+    return {
+        name: detector.select(detector.scores(output.logits), output.boxes, batch.original_sizes)[0]
+        for name, output in stages(detector, batch).items()
+    }
+
+
+def find_images(inputs: Sequence[Path]) -> list[Path]:
+    """The given files and the image files in the given folders, sorted within each folder."""
+    if not inputs:
+        raise ValueError("no images named; expected image files or folders of images")
+    paths: list[Path] = []
+    for item in inputs:
+        if not item.exists():
+            raise FileNotFoundError(f"no file or folder at {item}; check the path")
+        found = sorted(path for path in item.iterdir() if path.suffix.lower() in SUFFIXES) if item.is_dir() else [item]
+        if not found:
+            raise FileNotFoundError(f"{item} holds no images; expected files that end in {', '.join(sorted(SUFFIXES))}")
+        paths += found
+    return paths
+
+
+def result_rows(detections: Detections) -> list[dict[str, Any]]:
+    """COCO result entries without their image."""
+    rows = []
+    for (x0, y0, x1, y1), score, label in zip(
+        detections.boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+    ):
+        box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
+        rows.append({"category_id": label, "bbox": box, "score": round(score, 6)})
+    return rows
+
+
+def free_name(path: Path, taken: Sequence[Path]) -> Path:
+    """``path``, or with a number where an image of the same name came before."""
+    number, free = 2, path
+    while free in taken:
+        free = path.with_stem(f"{path.stem}_{number}")
+        number += 1
+    return free
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Writes a PNG, whole or not at all."""
+    with BytesIO() as buffer:
+        image.save(buffer, "PNG")
+        checkpoint.write_bytes(path, buffer.getvalue())
+
+
+def before_and_after(model: Detector, paths: Sequence[Path], columns: int = 4) -> Image.Image:
+    """The images whose boxes moved, side by side: dashed as detected, solid as refined."""
+    pictures = []
+    for path in paths:
+        image = read_image(path)
+        found = detect_image(model, image)
+        pictures.append(picture(image, detection_layers(found["before"], found["after"], model.category_names, 0.4)))
+    return montage(pictures, columns)

@@ -1,0 +1,43 @@
+"""What `refinebox detectors` shows: a table that fits 80 columns, and one detector whole."""
+
+import re
+
+import pytest
+from invocation import done, run, the_line
+
+from refinebox.detection.published import DETECTORS, place
+from refinebox.files.download import home
+
+
+def row(shown: str, name: str) -> list[str]:
+    """The cells of one printed row."""
+    (line,) = (line for line in shown.splitlines() if line.split()[:1] == [name])
+    return re.split(r"\s\s+", line.strip())
+
+
+def test_the_table_fits_80_columns() -> None:
+    shown = done("detectors")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert f"Downloads are kept in {home()}; REFINEBOX_HOME names another folder." in " ".join(shown.split())
+
+
+def test_every_detector_has_a_row() -> None:
+    shown = done("detectors")
+    for name, entry in DETECTORS.items():
+        numbers = ["–" if value is None else f"{value:.1f}" for value in (entry.ap, entry.refined_ap)]
+        assert row(shown, name)[:3] == [name, *numbers]
+        assert place(name, entry) in row(shown, name)[-1]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_one_detector_is_shown_whole(name: str) -> None:
+    shown, entry = done("detectors", name), DETECTORS[name]
+    assert shown.splitlines()[0].split() == ["name:", name]
+    texts = entry.family, entry.backbone, entry.layout, entry.licence, entry.source, place(name, entry)
+    assert all(f" {text}\n" in shown for text in texts)
+    assert entry.sha256 in shown
+
+
+def test_a_mistyped_name_gets_the_nearest() -> None:
+    line = the_line(run("detectors", "dab-detr-r5"))
+    assert "unknown detector 'dab-detr-r5'; near it are dab-detr-r50" in line
