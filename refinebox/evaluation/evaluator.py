@@ -109,6 +109,11 @@ def coco_ap(data: CocoData, rows: Rows) -> Metrics:
     return Evaluator(data)(rows).metrics
 
 
+def points(metrics: Metrics) -> float:
+    """AP in points; 0 where the validation images hold no object at all."""
+    return metrics["AP"] or 0.0
+
+
 def _metrics(precision: Floats, recall: Floats) -> Metrics:
     """Of precision ``[T, R, K, A]`` and recall ``[T, K, A]``; A is all, small, medium and large."""
     precisions = (

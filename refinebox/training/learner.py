@@ -75,6 +75,16 @@ class Learner:
         return {"loss": sum(totals)} | dict(zip(names, totals, strict=True))
 
     @property
+    def device(self) -> torch.device:
+        """Where it learns."""
+        return next(self.refiner.parameters()).device
+
+    def set_rate(self, rate: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    @property
     def averaged(self) -> Refiner:
         """The refiner with the averaged weights."""
         return cast(Refiner, self.average.module)

@@ -10,7 +10,7 @@ from typing import Any
 from refinebox import distributed
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.evaluator import Metrics
+from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
 from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
@@ -19,6 +19,7 @@ from refinebox.training import resume
 from refinebox.training.learner import Learner
 from refinebox.training.settings import Settings
 from refinebox.training.tensorboard import Board
+from refinebox.training.verdict import Report
 
 METRICS, LOSSES = "metrics.jsonl", "losses.jsonl"  # a line for each epoch
 # in how many parts a batch is computed changes the result by rounding and padding alone, as the number of processes
@@ -103,10 +104,11 @@ class Run:
         self.writes = distributed.rank() == 0
         self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
         self.board: Board | None = None
+        self.progress = Progress()
         self.start = time.monotonic()
 
-    def open(self, learner: Learner, *, continued: bool, tensorboard: bool, steps: int) -> Progress:
-        """Starts or continues, and says where; an epoch has so many ``steps``.
+    def open(self, learner: Learner, *, continued: bool, tensorboard: bool, steps: int) -> None:
+        """Starts or continues where ``progress`` says; an epoch has so many ``steps``.
 
         Raises:
             FileExistsError, NotADirectoryError, FileNotFoundError: the folder holds another run, is a file, or holds
@@ -115,23 +117,33 @@ class Run:
         """
         if self.writes:
             open_run(self.output, self.configuration, continued)
-        progress = Progress()
         if continued and self.state.exists():
-            progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+            self.progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+        progress = self.progress
         self.start = time.monotonic() - progress.seconds
         if self.writes:
             forget_after(self.output, progress.epoch)
         if self.writes and tensorboard:
             self.board = Board(self.output / "tensorboard", progress.epoch * steps + progress.step)
-        return progress
 
-    def end_epoch(self, learner: Learner, progress: Progress, metrics: Mapping[str, Metrics]) -> None:
-        """Prints and writes what an epoch gave, and its refiner if it is the best so far."""
+    def note(self, losses: Mapping[str, float], rate: float, before: int) -> None:
+        """Counts a step of this epoch, which ``before`` steps of other epochs precede."""
+        self.progress.add(losses)
+        if self.board is not None:
+            self.board.losses(before + self.progress.step, losses, rate)
+
+    def end_epoch(self, learner: Learner, metrics: Mapping[str, Metrics]) -> None:
+        """Tells and writes what an epoch gave, the refiner if it is the best so far, and what is needed to go on."""
+        progress = self.progress
         steps = (progress.epoch + 1) * progress.step
         progress.seconds = self.seconds()
         line, losses = progress.end_epoch(metrics)
-        if not self.writes:
-            return
+        if self.writes:
+            self._publish(learner, line, losses, steps)
+        self.save(learner)
+
+    def _publish(self, learner: Learner, line: dict[str, Any], losses: list[float], steps: int) -> None:
+        progress = self.progress
         tell(sentence(line, self.settings.epochs))
         epochs = [*read_lines(self.output / METRICS), line]
         write_lines(self.output / METRICS, epochs)
@@ -146,11 +158,16 @@ class Run:
             history = {**progress.best, "categories": self.categories}
             write_refiner(self.best, kept, self.detector, asdict(self.settings), history)
 
-    def save(self, learner: Learner, progress: Progress) -> None:
+    def save(self, learner: Learner) -> None:
         """Writes all that is needed to go on from here."""
-        progress.seconds = self.seconds()
+        self.progress.seconds = self.seconds()
         if self.writes:
-            resume.save(self.state, learner.models, learner.optimizer, asdict(progress))
+            resume.save(self.state, learner.models, learner.optimizer, asdict(self.progress))
+
+    def report(self) -> Report:
+        """How the training ended."""
+        best = self.progress.best or {}
+        return Report(self.best, best["before"], best["after"], best["weights"], self.progress.seconds)
 
     def seconds(self) -> float:
         """Wall time of all sittings together."""
@@ -250,8 +267,3 @@ def write_refiner(
 def better_weights(metrics: Mapping[str, Any]) -> str:
     """``after`` or ``averaged``, whichever has the higher AP."""
     return max((name for name in ("after", "averaged") if name in metrics), key=lambda name: points(metrics[name]))
-
-
-def points(metrics: Metrics) -> float:
-    """AP in points; 0 where the validation images hold no object at all."""
-    return metrics["AP"] or 0.0

@@ -16,7 +16,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
-from refinebox.training import cache, train
+from refinebox.training import cache, lessons, train
 from refinebox.training.cache import Cache, Piece
 from refinebox.training.observation import Observation
 from refinebox.training.settings import Settings
@@ -28,7 +28,7 @@ SETTINGS = Settings(epochs=4, batch_size=3, learning_rate=1e-3, jitter=1, augmen
 def opened(
     folder: Path, detector: Detector, training: CocoData, settings: Settings = SETTINGS, limit: float = math.inf
 ) -> Cache:
-    dataset = train.training_dataset(detector, training, Link.between(detector, training), settings)
+    dataset = lessons.training_dataset(detector, training, Link.between(detector, training), settings)
     return Cache(folder, limit, detector, dataset)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from refinebox.data import batches as data_batches
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Batch, Target
 from refinebox.detection.detector import Detector
@@ -23,7 +24,7 @@ from refinebox.refinement.losses import refinement_losses
 from refinebox.refinement.matching import match
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner_and_history
-from refinebox.training import train
+from refinebox.training import lessons, train
 from refinebox.training.interruption import Interrupted
 from refinebox.training.learner import Learner, build_optimizer, observed_losses
 from refinebox.training.observation import observe
@@ -33,7 +34,7 @@ QUICK = replace(PUBLISHED, epochs=2, batch_size=3, learning_rate=1e-3)
 
 
 def first_batch(detector: Detector, training: CocoData) -> Batch:
-    dataset = train.training_dataset(
+    dataset = lessons.training_dataset(
         detector, training, Link.between(detector, training), replace(QUICK, augmentation="none")
     )
     return dataset.__getitems__(range(3)).to(torch.device("cpu"))
@@ -375,7 +376,7 @@ def test_leaving_out_is_as_if_the_image_were_not_in_the_batch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(train.batches, "shuffled", lambda count, *_: list(range(count)))  # sums depend on the order
+    monkeypatch.setattr(data_batches, "shuffled", lambda count, *_: list(range(count)))  # sums depend on the order
     settings = replace(QUICK, batch_size=6, jitter=1)
     train.train(detector, *spoiled(spoiled_folder, training, validation), tmp_path / "spoiled", settings)
     kept = [annotation for annotation in training.annotations if annotation["image_id"] not in (3, 6)]
@@ -385,7 +386,7 @@ def test_leaving_out_is_as_if_the_image_were_not_in_the_batch(
 
 def test_a_step_without_images_teaches_nothing(detector: Detector, training: CocoData) -> None:
     batch = first_batch(detector, training)
-    empty = train.batches.collate([train.batches.Unreadable("gone")]).to(torch.device("cpu"))
+    empty = data_batches.collate([data_batches.Unreadable("gone")]).to(torch.device("cpu"))
     learner = Learner.start(detector, QUICK)
     refiner, see = learner.refiner, partial(observe, detector)
     learner.step(see, [batch], QUICK)
