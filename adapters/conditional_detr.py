@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from refinebox.adapters.parts.network import Encoder, Network, frozen
+from refinebox.adapters.parts.network import Encoder, Network, Transformer, frozen
 from refinebox.adapters.parts.position import anchor_embedding
 from refinebox.adapters.parts.sizes import Sizes
 from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, Memory
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.profile import Profile
@@ -43,7 +44,7 @@ class ConditionalDetr(Network):
             raise ValueError(f"{sizes.queries} queries are no {groups} groups of equal size; name another detector")
         self.epsilon = epsilon
         self.used = sizes.queries // groups
-        self.transformer = Transformer(sizes, heads)
+        self.transformer = Transformer(Encoder(sizes, heads), Decoder(sizes, heads))
         self.query_embed = nn.Embedding(sizes.queries, sizes.width)
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -55,15 +56,6 @@ class ConditionalDetr(Network):
         centres = moves[..., :2] + inverse_sigmoid(reference, self.epsilon)
         boxes = torch.cat([centres, moves[..., 2:]], dim=-1).sigmoid()
         return DetectorOutput(features, boxes, self.class_embed(hidden))
-
-
-class Transformer(nn.Module):
-    """DETR's encoder and the conditional decoder."""
-
-    def __init__(self, sizes: Sizes, heads: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(sizes, heads)
-        self.decoder = Decoder(sizes, heads)
 
 
 class Decoder(nn.Module):
@@ -95,4 +87,5 @@ class Decoder(nn.Module):
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
     """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen``."""
     # the authors keep the 100 best detections, detrex 300
-    return frozen(ConditionalDetr, state, replace(profile, detections=300 if profile.layout == "detrex" else 100))
+    limit = 300 if profile.layout == "detrex" else 100
+    return frozen(ConditionalDetr, state, replace(profile, choice=Choice(limit=limit)))

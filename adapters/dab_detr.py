@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from refinebox.adapters.parts.network import Network, frozen
+from refinebox.adapters.parts.network import Encoder, Network, Transformer, frozen
 from refinebox.adapters.parts.position import anchor_embedding
 from refinebox.adapters.parts.sizes import Sizes
-from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, EncoderLayer, Memory
+from refinebox.adapters.parts.transformer import MLP, ConditionalDecoderLayer, Memory
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
@@ -32,7 +32,9 @@ class DabDetr(Network):
 
     def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 20.0, **options: Any) -> None:
         super().__init__(sizes, heads=heads, temperature=temperature, **options)
-        self.transformer = Transformer(sizes, heads)
+        encoder = Encoder(sizes, heads, nn.PReLU, rescale=True)
+        patterns = nn.Embedding(sizes.patterns, sizes.width) if sizes.patterns else None  # of the "3pat" models
+        self.transformer = Transformer(encoder, Decoder(sizes, heads), patterns)
         self.refpoint_embed = nn.Embedding(sizes.queries, 4)
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -73,32 +75,6 @@ class DabDetr(Network):
         """Logits ``[B, N, K]`` and boxes ``[B, N, 4]`` (cxcywh, fractions of the unpadded image) of one layer."""
         boxes = (self.bbox_embed(hidden) + inverse_sigmoid(reference)).sigmoid()
         return self.class_embed(hidden), boxes
-
-
-class Transformer(nn.Module):
-    """Encoder, decoder and, in the "3pat" models, the learned content patterns."""
-
-    def __init__(self, sizes: Sizes, heads: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(sizes, heads)
-        self.decoder = Decoder(sizes, heads)
-        self.patterns = nn.Embedding(sizes.patterns, sizes.width) if sizes.patterns else None
-
-
-class Encoder(nn.Module):
-    """Encoder whose positions are rescaled from the content before every layer."""
-
-    def __init__(self, sizes: Sizes, heads: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            EncoderLayer(sizes.width, heads, sizes.feedforward, nn.PReLU()) for _ in range(sizes.encoder_layers)
-        )
-        self.query_scale = MLP(sizes.width, sizes.width, sizes.width, depth=2)
-
-    def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Memory:
-        for layer in self.layers:
-            tokens = layer(tokens, position * self.query_scale(tokens), valid)
-        return Memory(tokens, position, valid)
 
 
 class Decoder(nn.Module):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from refinebox.adapters.parts.network import Encoder, Network, frozen
+from refinebox.adapters.parts.network import Encoder, Network, Transformer, frozen
 from refinebox.adapters.parts.sizes import Sizes
 from refinebox.adapters.parts.transformer import Attention, Memory
 from torch import Tensor, nn
@@ -25,22 +25,13 @@ class Detr(Network):
 
     def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 10000.0, **options: Any) -> None:
         super().__init__(sizes, heads=heads, temperature=temperature, **options)
-        self.transformer = Transformer(sizes, heads)
+        self.transformer = Transformer(Encoder(sizes, heads), Decoder(sizes, heads))
         self.query_embed = nn.Embedding(sizes.queries, sizes.width)
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         features, memory = self.encode(images, sizes)
         hidden = self.transformer.decoder(self.query_embed.weight.expand(len(images), -1, -1), memory)  # [B, Q, C]
         return DetectorOutput(features, self.bbox_embed(hidden).sigmoid(), self.class_embed(hidden))
-
-
-class Transformer(nn.Module):
-    """Encoder and decoder (appendix A.3)."""
-
-    def __init__(self, sizes: Sizes, heads: int) -> None:
-        super().__init__()
-        self.encoder = Encoder(sizes, heads)
-        self.decoder = Decoder(sizes, heads)
 
 
 class Decoder(nn.Module):

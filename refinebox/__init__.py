@@ -11,6 +11,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from refinebox import moved
+
 if TYPE_CHECKING:
     from refinebox.detection.detector import Detector
     from refinebox.detection.output import Detections, DetectorOutput
@@ -24,6 +26,8 @@ try:
     __version__ = version("refinebox")
 except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+checkout"
+
+moved.watch()
 
 # torch takes seconds to import, so each name is fetched when it is first used
 _HOMES = {

@@ -20,6 +20,7 @@ from refinebox.boxes import inverse_sigmoid
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import cut, loaded
 from refinebox.data.dataset import CocoDataset
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.training import observation
@@ -42,7 +43,7 @@ def measure(quick: bool = False) -> dict[str, float]:
 def epochs(detector: Detector, folder: Path, count: int, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """Epochs over ``count`` images of ``size`` (height, width), all of which are in both caches from the start."""
     data = with_objects(photographs(folder, count, size))
-    dataset = CocoDataset(data, {1: 0}, short_side=min(size), long_side=max(size), keep_empty=False)
+    dataset = CocoDataset(data, {1: 0}, form=InputFormat(short_side=min(size), long_side=max(size)), keep_empty=False)
     boxes, cells = (
         Cache(folder / name, limit, detector, dataset) for name, limit in (("boxes", 0.0), ("cells", math.inf))
     )

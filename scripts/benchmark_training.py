@@ -142,9 +142,7 @@ def loading(
 ) -> dict[str, float]:
     """Images read, resized, batched and normalised in a second, without and with two workers, and detected."""
     profile = detector.profile
-    dataset = CocoDataset(
-        photographs(folder, count, size), {}, short_side=profile.short_side, long_side=profile.long_side
-    )
+    dataset = CocoDataset(photographs(folder, count, size), {}, form=profile.input)
     batch = next(iter(loaded(dataset, [range(batch_size)]))).to(CPU)
     loads = [partial(load, dataset, batch_size, workers) for workers in (0, 2)]
     seconds = side_by_side([*loads, lambda: detector(batch.images, batch.sizes)], repeats)

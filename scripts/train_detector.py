@@ -23,6 +23,7 @@ from refinebox.boxes import inverse_sigmoid
 from refinebox.data import annotations, batches
 from refinebox.data.annotations import CocoData
 from refinebox.data.dataset import Augmentation, CocoDataset
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.detection.zoo import describe, load_detector
@@ -111,8 +112,7 @@ def frozen(network: DabDetr, name: str, categories: dict[int, str], plan: Plan) 
         family="dab_detr",
         category_ids=tuple(categories),
         category_names=categories,
-        short_side=plan.short_side,
-        long_side=plan.long_side,
+        input=InputFormat(short_side=plan.short_side, long_side=plan.long_side),
         settings={"dilation": plan.dilation},
     )
     state, _ = to_authors({key: value.cpu() for key, value in network.state_dict().items()})
@@ -190,8 +190,7 @@ def main(
     dataset = CocoDataset(
         training,
         columns,
-        short_side=short_side,
-        long_side=long_side,
+        form=InputFormat(short_side=short_side, long_side=long_side),
         augmentation=augmentation,
         seed=seed,
         keep_empty=False,

@@ -6,16 +6,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from refinebox.data.annotations import CocoData
 from refinebox.data.annotations import read as read_file
 from refinebox.data.batches import Sample, Target
 from refinebox.data.dataset import CocoDataset
+from refinebox.data.input_format import InputFormat
 
 SIZES = ((40, 60), (60, 40))  # height, width
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+FORM = InputFormat(short_side=32, long_side=100)
 COLUMNS = {3: 0, 7: 1}
+
+
+def noise(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def write_images(folder: Path) -> None:
@@ -51,7 +58,7 @@ def read(folder: Path, **lists: Any) -> CocoData:
 
 
 def dataset(found: CocoData, **options: Any) -> CocoDataset:
-    return CocoDataset(found, COLUMNS, **{"short_side": 32, "long_side": 100, **options})
+    return CocoDataset(found, COLUMNS, **{"form": FORM, **options})
 
 
 def assert_same(sample: Sample, other: Sample) -> None:

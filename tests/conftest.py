@@ -17,6 +17,7 @@ from refinebox.adapters.parts.sizes import Sizes
 
 from refinebox.data import annotations, shapes
 from refinebox.data.annotations import CocoData
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 
@@ -111,8 +112,7 @@ def make_detector() -> Callable[..., Detector]:
             family="dab_detr",
             category_ids=tuple(range(1, sizes.columns + 1)),
             category_names=dict(enumerate(shapes.CATEGORIES, start=1)),
-            short_side=short_side,
-            long_side=2 * short_side,
+            input=InputFormat(short_side=short_side, long_side=2 * short_side),
             settings={"dilation": True},
         )
         return build(DabDetr(sizes).state_dict(), profile)
@@ -132,7 +132,7 @@ from torch.nn import functional as F
 
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
-from refinebox.detection.profile import Profile
+from refinebox.detection.profile import InputFormat, Profile
 from refinebox.data.shapes import CATEGORIES
 
 
@@ -142,7 +142,13 @@ class Grid(Detector):
     def __init__(self, seed):
         names = dict(enumerate(CATEGORIES, start=1))
         super().__init__(
-            Profile("grid", "anything", category_ids=tuple(names), category_names=names, short_side=64, long_side=128)
+            Profile(
+                "grid",
+                "anything",
+                category_ids=tuple(names),
+                category_names=names,
+                input=InputFormat(short_side=64, long_side=128),
+            )
         )
         torch.manual_seed(seed)
         self.network = nn.Conv2d(3, 16, 8, stride=8)

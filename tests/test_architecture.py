@@ -18,6 +18,24 @@ EVERYTHING = [
     path for folder in ("refinebox", "adapters", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")
 ]
 MOST_LINES = 350
+# from the top floor down: each may import those below it, never those above
+FLOORS = (
+    "commands",
+    "training",
+    "report",
+    "analysis",
+    "evaluation",
+    "adapters",
+    "refinement",
+    "detection",
+    "data",
+    "files",
+)
+# nouns of every floor, which lie below all of them
+NOUNS = {"boxes", "progress", "distributed"}
+# the names of the package, where it starts, and where its adapters and old names are found; they stand above
+DOORS = {"__init__", "__main__", "adapters", "moved"}
+ADAPTERS_KNOW = ("detection", "boxes", "adapters")
 
 
 def label(path: Path) -> str:
@@ -34,6 +52,17 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def rooms(path: Path) -> set[str]:
+    """The rooms and nouns of the package that a file imports from; the package itself, for its version, is none."""
+    parts = (name.split(".") for name in imports(path) if name.startswith("refinebox."))
+    return {part[1] for part in parts if part[1] not in ("__version__", "moved")}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] == "adapters" else parts[1]
+
+
 def within(name: str, *modules: str) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
@@ -43,16 +72,55 @@ def test_imports_are_found(tmp_path: Path) -> None:
     assert sorted(imports(tmp_path / "module.py")) == ["a.b", "c.d.e", "c.d.f", "g"]
 
 
+def test_an_arrow_upwards_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("from refinebox.commands import app\nfrom refinebox import boxes\n")
+    assert rooms(tmp_path / "module.py") == {"commands", "boxes"}
+
+
 def test_there_is_something_to_check() -> None:
     assert {"app.py", "detector.py", "zoo.py"} <= {path.name for path in PACKAGE}
     assert {"dab_detr.py", "backbone.py"} <= {path.name for path in ADAPTERS}
+    assert {room_of(path) for path in [*PACKAGE, *ADAPTERS]} == {*FLOORS, *NOUNS, *DOORS}
+
+
+@pytest.mark.parametrize("path", PACKAGE + ADAPTERS, ids=label)
+def test_arrows_run_down(path: Path) -> None:
+    room = room_of(path)
+    below = FLOORS[FLOORS.index(room) :] if room in FLOORS else ()
+    allowed = {*FLOORS, *NOUNS} if room in DOORS else {*below, *NOUNS}
+    assert rooms(path) - allowed == set()
+
+
+def test_there_are_no_circles_between_modules() -> None:
+    names = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE}
+    above: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found = set(imports(path))
+        above[name] = {module for module in names if any(within(other, module) for other in found)}
+    done: set[str] = set()
+    while ready := {name for name, wanted in above.items() if name not in done and wanted <= done}:
+        done |= ready
+    assert set(above) - done == set()
+
+
+def test_every_room_says_what_it_is_for() -> None:
+    for folder in (*(ROOT / "refinebox").iterdir(), ROOT / "adapters", *(ROOT / "adapters").iterdir()):
+        if folder.is_dir() and folder.name != "__pycache__":
+            text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+            assert text, label(folder)
+            assert 1 <= text.count(".") <= 3, text
+
+
+def test_tests_stand_where_their_modules_do() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        folder = path.parent.relative_to(ROOT / "tests")
+        if folder.parts and folder.parts[0] not in ("scripts", "adapters", "field"):
+            assert (ROOT / "refinebox" / folder).is_dir(), label(path)
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=label)
 def test_adapters_know_the_contract_alone(path: Path) -> None:
-    ours = [name for name in imports(path) if within(name, "refinebox")]
-    allowed = "refinebox.detection", "refinebox.boxes", "refinebox.adapters"
-    assert [name for name in ours if not within(name, *allowed)] == []
+    assert rooms(path) <= set(ADAPTERS_KNOW)
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=label)
@@ -73,6 +141,13 @@ def test_files_are_named_after_what_they_do(path: Path) -> None:
 @pytest.mark.parametrize("path", PACKAGE + ADAPTERS, ids=label)
 def test_files_are_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("path", [path for path in PACKAGE if room_of(path) not in ("commands", "progress")], ids=label)
+def test_commands_alone_print_and_exit(path: Path) -> None:
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {ast.unparse(call) for call in calls}
+    assert not names & {"print", "typer.echo", "sys.exit", "exit", "console.print"}
 
 
 RUN = """

@@ -44,6 +44,5 @@ def _read(config: Mapping[str, Any], profile: Profile) -> Profile:
         profile,
         settings=settings,
         category_names=meant,
-        short_side=size.get("shortest_edge") or profile.short_side,
-        long_side=size.get("longest_edge") or profile.long_side,
+        input=profile.input.resized(size.get("shortest_edge"), size.get("longest_edge")),
     )

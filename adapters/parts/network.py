@@ -76,18 +76,37 @@ class Backbone(nn.Module):
         return features
 
 
-class Encoder(nn.Module):
-    """DETR's and Conditional DETR's encoder: layers without a normalisation after the last."""
+class Transformer(nn.Module):
+    """Encoder and decoder, and the learned content patterns of those models that have some."""
 
-    def __init__(self, sizes: Sizes, heads: int) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, patterns: nn.Embedding | None = None) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.patterns = encoder, decoder, patterns
+
+
+class Encoder(nn.Module):
+    """Layers without a normalisation after the last (DETR, appendix A.3).
+
+    Args:
+        sizes: what the tensors tell.
+        heads: attention heads.
+        activation: of the feed-forward blocks.
+        rescale: whether positions are rescaled from the content before every layer, as in DAB-DETR.
+    """
+
+    def __init__(
+        self, sizes: Sizes, heads: int, activation: type[nn.Module] = nn.ReLU, *, rescale: bool = False
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(sizes.width, heads, sizes.feedforward, nn.ReLU()) for _ in range(sizes.encoder_layers)
+            EncoderLayer(sizes.width, heads, sizes.feedforward, activation()) for _ in range(sizes.encoder_layers)
         )
+        self.query_scale = MLP(sizes.width, sizes.width, sizes.width, depth=2) if rescale else None
 
     def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Memory:
         for layer in self.layers:
-            tokens = layer(tokens, position, valid)
+            rescaled = position if self.query_scale is None else position * self.query_scale(tokens)
+            tokens = layer(tokens, rescaled, valid)
         return Memory(tokens, position, valid)
 
 

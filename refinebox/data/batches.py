@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from refinebox.data.images import normalise_padded, pad
+from refinebox.data.input_format import InputFormat, pad
+from refinebox.data.proposals import Proposals
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,15 @@ class Batch:
     """Padded images and their objects.
 
     Attributes:
-        images: ``[B, 3, H, W]`` zero-padded right and bottom: uint8 as it is loaded, which is a quarter of what travels
-            between processes and to the device, and normalised float32, as detectors want it, after :meth:`to`.
+        images: ``[B, 3, H, W]`` zero-padded right and bottom: pixels as they are loaded, mostly uint8, which is a
+            quarter of what travels between processes and to the device; normalised after :meth:`to`.
         sizes: ``[B, 2]`` (height, width) without padding, in pixels.
         original_sizes: ``[B, 2]`` (height, width) of the image files, in pixels.
         targets: one for each image.
         image_ids: the annotation file's ids.
         unreadable: of each image that is left out, why; with all left out, the batch is empty.
+        form: how the pixels are normalised; None when they are.
+        proposals: boxes from elsewhere, where the detector takes them.
     """
 
     images: Tensor
@@ -45,6 +48,8 @@ class Batch:
     targets: list[Target]
     image_ids: list[int]
     unreadable: list[str] = field(default_factory=list)
+    form: InputFormat | None = None
+    proposals: Proposals | None = None
 
     @property
     def objects(self) -> int:
@@ -55,17 +60,25 @@ class Batch:
         """The same batch with its tensors on ``device``, and its images normalised there."""
         targets = [Target(target.boxes.to(device), target.columns.to(device)) for target in self.targets]
         images = self.images.to(device, non_blocking=True)
-        if images.dtype == torch.uint8:
-            images = normalise_padded(images, self.sizes)
-        sizes, originals = self.sizes.to(device), self.original_sizes.to(device)
-        return replace(self, images=images, sizes=sizes, original_sizes=originals, targets=targets)
+        if self.form is not None:
+            images = self.form.normalise_padded(images, self.sizes)
+        return replace(
+            self,
+            images=images,
+            sizes=self.sizes.to(device),
+            original_sizes=self.original_sizes.to(device),
+            targets=targets,
+            form=None,
+            proposals=self.proposals and self.proposals.to(device),
+        )
 
     def pin_memory(self) -> "Batch":
         """The same batch with its images where CUDA can copy them from while other work goes on."""
         return replace(self, images=self.images.pin_memory())
 
 
-Sample = tuple[Tensor, Target, tuple[int, int], int]
+# pixels, objects, original (height, width), image id, proposals
+Sample = tuple[Tensor, Target, tuple[int, int], int, Proposals | None]
 
 
 @dataclass(frozen=True)
@@ -75,13 +88,23 @@ class Unreadable:
     reason: str
 
 
-def collate(samples: Sequence[Sample | Unreadable]) -> Batch:
+def collate(samples: Sequence[Sample | Unreadable], form: InputFormat) -> Batch:
     """One padded batch of those images that could be read."""
     unreadable = [sample.reason for sample in samples if isinstance(sample, Unreadable)]
     found = [sample for sample in samples if not isinstance(sample, Unreadable)]
-    images, sizes = pad([sample[0] for sample in found])
-    originals = torch.tensor([sample[2] for sample in found], dtype=torch.int64).reshape(-1, 2)
-    return Batch(images, sizes, originals, [sample[1] for sample in found], [sample[3] for sample in found], unreadable)
+    pixels, targets, originals, ids, proposals = zip(*found, strict=True) if found else ([],) * 5
+    images, sizes = pad(pixels, form)
+    given = [each for each in proposals if each is not None]
+    return Batch(
+        images,
+        sizes,
+        torch.tensor(originals, dtype=torch.int64).reshape(-1, 2),
+        list(targets),
+        list(ids),
+        unreadable,
+        form,
+        Proposals.of(given) if given else None,
+    )
 
 
 def cut(order: Sequence[int], size: int) -> list[Sequence[int]]:

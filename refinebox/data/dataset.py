@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,9 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from refinebox.boxes import to_fractions
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Batch, Sample, Target, Unreadable, collate
-from refinebox.data.images import Layout, random_crop, read_image, to_pixels
+from refinebox.data.images import read_image
+from refinebox.data.input_format import InputFormat, random_crop
+from refinebox.data.proposals import Found, Proposals
 
 Augmentation = Literal["multiscale", "flip", "none"]
 
@@ -26,11 +29,12 @@ class CocoDataset(Dataset[Sample | Unreadable]):
     Args:
         data: the annotations.
         columns: score column of each category id.
-        short_side, long_side: input size, in pixels.
-        layout: how the size is rounded; see :func:`refinebox.data.images.resized`.
-        augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to ``short_side``.
+        form: how the detector wants its images.
+        augmentation: ``multiscale`` is DETR's recipe (flip, random size, random crop), scaled to the short side; a
+            detector that takes one size alone gets flips and crops.
         seed: of the augmentation.
         keep_empty: keep images without objects, as evaluation must and training does not.
+        proposals: by image id, boxes from elsewhere; they go wherever the objects go.
 
     Attributes:
         variant: which decides the augmentation.
@@ -42,14 +46,13 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         data: CocoData,
         columns: Mapping[int, int],
         *,
-        short_side: int = 800,
-        long_side: int = 1333,
-        layout: Layout = "authors",
+        form: InputFormat,
         augmentation: Augmentation = "none",
         seed: int = 0,
         keep_empty: bool = True,
+        proposals: Mapping[int, Found] | None = None,
     ) -> None:
-        self.folder, self.short_side, self.long_side, self.layout = data.folder, short_side, long_side, layout
+        self.folder, self.form, self.proposals = data.folder, form, proposals
         self.augmentation, self.seed, self.variant, self.strict = augmentation, seed, 0, True
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
@@ -78,29 +81,29 @@ class CocoDataset(Dataset[Sample | Unreadable]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """One padded batch."""
-        return collate([self[index] for index in indices])
+        return collate([self[index] for index in indices], self.form)
 
     def _sample(self, index: int, image: Image.Image) -> Sample:
         entry = self.images[index]
         original = image.height, image.width
-        boxes = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
+        objects = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
+        found = self.proposals and self.proposals[entry["id"]]
+        boxes = torch.cat([objects, found.boxes]) if found else objects
         choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
         if self.augmentation == "multiscale" and choice.random() < 0.5:
-            image, boxes = random_crop(image, boxes, self.short_side, choice)
+            image, boxes = random_crop(image, boxes, self.form.side, choice)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
-        fractions = to_fractions(boxes[kept], torch.tensor([image.height, image.width]))
+        fractions = to_fractions(boxes, torch.tensor([image.height, image.width]))
         if self._flips(entry["id"], choice):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             fractions = torch.stack([1 - fractions[:, 0], *fractions.unbind(-1)[1:]], dim=-1)
-        short_side = self.short_side
-        if self.augmentation == "multiscale":
-            short_side = round(choice.choice(range(480, 801, 32)) * self.short_side / 800)
-        return (
-            to_pixels(image, short_side, self.long_side, self.layout),
-            Target(fractions, self.columns[index][kept]),
-            original,
-            entry["id"],
-        )
+        form, count = self.form, len(objects)
+        if self.augmentation == "multiscale" and not form.fixed:
+            side = round(choice.choice(range(480, 801, 32)) * form.short_side / 800)
+            form = replace(form, short_side=side)
+        target = Target(fractions[:count][kept[:count]], self.columns[index][kept[:count]])
+        proposals = found and Proposals(fractions[count:][kept[count:]], found.scores[kept[count:]])
+        return form.pixels(image), target, original, entry["id"], proposals
 
     def _flips(self, image_id: int, choice: random.Random) -> bool:
         if self.augmentation == "flip":

@@ -13,20 +13,28 @@ from typing import Any, Self
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.ops import clip_boxes_to_image
 
 from refinebox.boxes import to_pixels
+from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.images import pad, preprocess, read_image
+from refinebox.data.images import read_image
+from refinebox.data.input_format import InputFormat
+from refinebox.data.proposals import Found, Proposals
+from refinebox.detection.choice import choose
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint
+
+PROBE = 128  # pixels
 
 
 class Detector(nn.Module):
     """A detector that cannot be trained: always in eval mode, without gradients.
 
-    An adapter implements :meth:`detect` and calls :meth:`freeze` when its network is in place.
+    An adapter implements :meth:`detect` and calls :meth:`freeze` when its network is in place. One that takes boxes
+    instead of finding them implements :meth:`detect_given` and :meth:`proposals` as well.
 
     Attributes:
         profile: name, input size and further facts.
@@ -50,28 +58,48 @@ class Detector(nn.Module):
         """The network's output; see :meth:`forward`."""
         raise NotImplementedError
 
+    def detect_given(self, images: Tensor, sizes: Tensor, proposals: Proposals) -> DetectorOutput:
+        """As :meth:`detect`, with boxes and scores from elsewhere; only a detector that takes them has it.
+
+        Raises:
+            ValueError: the detector finds its own.
+        """
+        raise ValueError(f"{self.profile.name} finds its own boxes; expected no proposals")
+
+    def proposals(self, data: CocoData) -> Mapping[int, Found] | None:
+        """By image id, the boxes that the detector takes in ``data``; None for one that finds its own."""
+        return None
+
     @torch.no_grad()
-    def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
+    def forward(self, images: Tensor, sizes: Tensor, proposals: Proposals | None = None) -> DetectorOutput:
         """Features, boxes and logits for a batch.
 
         Args:
-            images: ``[B, 3, H, W]`` normalised, zero-padded right and bottom.
+            images: ``[B, 3, H, W]`` normalised, zero-padded right and bottom; where the detector wants more padding,
+                it is added.
             sizes: ``[B, 2]`` int (height, width) without padding, in pixels.
+            proposals: boxes from elsewhere, for a detector that takes them.
         """
+        images = self._padded(images).contiguous(memory_format=torch.channels_last)
         with self._autocast(images.device):
-            output = self.detect(images.contiguous(memory_format=torch.channels_last), sizes)
+            output = self.detect(images, sizes) if proposals is None else self.detect_given(images, sizes, proposals)
         return DetectorOutput(tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits))
 
     @torch.no_grad()
     def features(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of :meth:`forward` alone."""
+        images = self._padded(images).contiguous(memory_format=torch.channels_last)
         with self._autocast(images.device):
-            features = self.extract(images.contiguous(memory_format=torch.channels_last), sizes)
+            features = self.extract(images, sizes)
         return tuple(map(_widened, features))
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """The features that :meth:`detect` returns; an adapter that can do so runs its backbone alone."""
         return self.detect(images, sizes).features
+
+    def _padded(self, images: Tensor) -> Tensor:
+        height, width = self.profile.input.canvas(*images.shape[-2:])
+        return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
@@ -85,9 +113,9 @@ class Detector(nn.Module):
         self.requires_grad_(False)
         self.train(False)
         self.to(memory_format=torch.channels_last)  # makes convolutions several times faster on CPUs
-        side = 128
-        output = self(torch.zeros(1, 3, side, side), torch.tensor([[side, side]]))
-        self.strides = tuple(side // feature.shape[-1] for feature in output.features)
+        output = self.probe()
+        width = self.profile.input.canvas(PROBE, PROBE)[1]
+        self.strides = tuple(round(width / feature.shape[-1]) for feature in output.features)
         self.channels = tuple(feature.shape[1] for feature in output.features)
         columns = self.scores(output.logits).shape[-1]
         if not self.category_ids:
@@ -102,13 +130,24 @@ class Detector(nn.Module):
                 "the checkpoint's metadata is wrong"
             )
 
+    def probe(self) -> DetectorOutput:
+        """The output for one black image of :data:`PROBE` pixels a side, or of the one size that the detector takes."""
+        form = self.profile.input
+        height, width = form.canvas(PROBE, PROBE)
+        sizes = torch.tensor([[height, width] if form.fixed else [PROBE, PROBE]])
+        return self(torch.zeros(1, 3, height, width), sizes)
+
     def resize(self, short_side: int | None, long_side: int | None) -> None:
-        """Changes the input size that images are brought to; None leaves a side as it is."""
-        self.profile = replace(
-            self.profile,
-            short_side=short_side or self.profile.short_side,
-            long_side=long_side or self.profile.long_side,
-        )
+        """Changes the input size that images are brought to; None leaves a side as it is.
+
+        Raises:
+            ValueError: the detector takes images of one size alone.
+        """
+        self.reformat(self.profile.input.resized(short_side, long_side))
+
+    def reformat(self, form: InputFormat) -> None:
+        """Changes how images come in."""
+        self.profile = replace(self.profile, input=form)
 
     def name_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
         """Takes over ``id`` and ``name`` of each score column if the detector has no names; none leaves it as it is."""
@@ -118,7 +157,7 @@ class Detector(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """``[3, H, W]`` the image in RGB, resized and normalised as the detector wants it."""
-        return preprocess(image, self.profile.short_side, self.profile.long_side, self.profile.layout)
+        return self.profile.input.preprocess(image)
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights, named as the adapter's ``build`` reads them."""
@@ -132,7 +171,7 @@ class Detector(nn.Module):
         """``[B, Q, K]`` probabilities of the categories; no-object is never among them."""
         if self.profile.classification == "softmax":
             return logits.softmax(-1)[..., :-1]
-        return logits.sigmoid()
+        return logits if self.profile.classification == "probability" else logits.sigmoid()
 
     def postprocess(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The detections of each image: :meth:`select`, then :meth:`finish`; arguments as for :meth:`select`."""
@@ -147,31 +186,27 @@ class Detector(nn.Module):
         if self.profile.layout != "detrex":
             return detections
         boxes = clip_boxes_to_image(detections.boxes, size)
+        fields = boxes, detections.scores, detections.labels, detections.queries
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
-        return Detections(boxes[kept], detections.scores[kept], detections.labels[kept])
+        return Detections(*(None if field is None else field[kept] for field in fields))
 
     def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
-        """The detector's own choice, which depends on the scores alone: other boxes, the same rows.
+        """The detector's own choice of detections, with boxes in pixels of the original images.
 
-        Sigmoid detectors return their best (query, category) pairs, best first; softmax detectors every query with its
-        best category.
+        Where the choice does not suppress overlaps it depends on the scores alone: other boxes, the same rows.
 
         Args:
             scores: ``[B, Q, K]``.
             boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
             sizes: ``[B, 2]`` (height, width) of the original images, in pixels.
         """
-        columns = scores.shape[-1]
-        if self.profile.classification == "softmax":
-            chosen, column = scores.max(-1)  # [B, Q]
-            query = torch.arange(scores.shape[1], device=scores.device).expand_as(column)
-        else:
-            flat = scores.flatten(1)  # [B, Q * K]
-            chosen, index = flat.topk(min(self.profile.detections, flat.shape[1]))
-            query, column = index // columns, index % columns  # [B, N]
-        pixels = to_pixels(boxes.gather(1, query[..., None].expand(-1, -1, 4)), sizes)  # [B, N, 4]
-        labels = torch.tensor(self.category_ids, device=scores.device)[column]  # [B, N]
-        return [Detections(*fields) for fields in zip(pixels, chosen, labels, strict=True)]
+        pixels = to_pixels(boxes, sizes)  # [B, Q, 4]
+        ids = torch.tensor(self.category_ids, device=scores.device)
+        detections = []
+        for image_scores, image_boxes in zip(scores, pixels, strict=True):
+            query, column, score = choose(self.profile.final, image_scores, image_boxes)
+            detections.append(Detections(image_boxes[query], score, ids[column], query))
+        return detections
 
     def predict(self, images: Sequence[str | Path | Image.Image]) -> list[Detections]:
         """Detections in image files or PIL images, one image at a time so that padding plays no part.
@@ -183,7 +218,7 @@ class Detector(nn.Module):
         detections = []
         for item in images:
             image = item.convert("RGB") if isinstance(item, Image.Image) else read_image(Path(item))
-            batch, sizes = pad([self.preprocess(image)])
+            batch, sizes = self.profile.input.pad([self.preprocess(image)])
             output = self(batch.to(device), sizes.to(device))
             original = torch.tensor([[image.height, image.width]], device=device)
             detections += self.postprocess(self.scores(output.logits), output.boxes, original)

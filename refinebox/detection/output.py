@@ -15,7 +15,7 @@ class DetectorOutput:
     Attributes:
         features: backbone maps, fine to coarse, each ``[B, C_l, H_l, W_l]``.
         boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
-        logits: ``[B, Q, K]``, or ``[B, Q, K + 1]`` with no-object last, raw.
+        logits: ``[B, Q, K]``, or ``[B, Q, K + 1]`` with no-object last, raw; minus infinity where a row is not used.
     """
 
     features: tuple[Tensor, ...]
@@ -31,8 +31,10 @@ class Detections:
         boxes: ``[N, 4]`` xyxy, pixels of the original image, which they may pass.
         scores: ``[N]`` between 0 and 1.
         labels: ``[N]`` category ids.
+        queries: ``[N]`` int64, the query that each comes from, by which before and after can be paired.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    queries: Tensor | None = None

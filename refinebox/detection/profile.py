@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from refinebox.data.images import Layout as Layout  # adapters know this module alone
+from refinebox.data.input_format import InputFormat as InputFormat  # adapters know this floor alone
+from refinebox.detection.choice import Choice as Choice
 
 Precision = Literal["float32", "bfloat16"]
+Classification = Literal["sigmoid", "softmax", "probability"]
+Layout = Literal["authors", "detrex", "transformers"]  # whose code a detector and its checkpoint come from
 
 
 @dataclass(frozen=True)
@@ -16,24 +19,28 @@ class Profile:
     Attributes:
         name: the name in the table, or the file's.
         family: module of ``refinebox.adapters`` that builds it.
-        classification: ``sigmoid`` scores every (query, category) pair; ``softmax`` has a last no-object column.
+        classification: what the logits are: ``sigmoid`` scores every (query, category) pair; ``softmax`` has a last
+            no-object column; ``probability`` means that they are the scores already.
         category_ids: category id of each score column; empty for "the column is the id", as the DETR authors do it.
         category_names: names of the ids that have one; empty for COCO's where the columns are COCO's 91.
-        short_side: images are resized to this short side, in pixels,
-        long_side: unless the long side would pass this.
+        input: how images come in.
         settings: keyword arguments of the network.
-        layout: whose code the detector comes from, which decides details of pre- and post-processing: image sizes
-            are rounded as there, and detrex's detections are clipped to the image and dropped where nothing is left.
-        detections: (query, category) pairs that a sigmoid detector returns.
+        layout: whose code the detector comes from: detrex's detections are clipped to the image and dropped where
+            nothing is left.
+        choice: how detections are chosen; by default every query of a ``softmax`` detector, and 300 pairs of others.
     """
 
     name: str
     family: str
-    classification: Literal["sigmoid", "softmax"] = "sigmoid"
+    classification: Classification = "sigmoid"
     category_ids: tuple[int, ...] = ()
     category_names: Mapping[int, str] = field(default_factory=dict)
-    short_side: int = 800
-    long_side: int = 1333
+    input: InputFormat = field(default_factory=InputFormat)
     settings: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout = "authors"
-    detections: int = 300
+    choice: Choice | None = None
+
+    @property
+    def final(self) -> Choice:
+        """The choice, by default that of the classification."""
+        return self.choice or Choice("queries" if self.classification == "softmax" else "pairs")

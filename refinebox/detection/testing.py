@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from refinebox.data.images import pad
+from refinebox.data.input_format import pad
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 

@@ -4,12 +4,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from refinebox.data.input_format import InputFormat
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, cached
@@ -47,7 +49,13 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
     if entry is None and not config:
         raise ValueError(f"{path} does not say which detector it is; name one and pass the file with --weights")
     family = entry.family if entry else layouts.family_of(state)
-    profile = Profile(name if entry else path.name, family, layout=layout, settings=entry.settings if entry else {})
+    profile = Profile(
+        name if entry else path.name,
+        family,
+        input=InputFormat(rounding=layout),
+        layout=layout,
+        settings=entry.settings if entry else {},
+    )
     if config:
         profile = importlib.import_module("refinebox.adapters.layouts.transformers_config").read(config, profile)
     return build(state, profile, str(path))
@@ -143,8 +151,8 @@ def describe(detector: Detector) -> dict[str, Any]:
         "layout": profile.layout,
         "classification": profile.classification,
         "categories": [{"id": i, "name": detector.category_names.get(i)} for i in detector.category_ids],
-        "short_side": profile.short_side,
-        "long_side": profile.long_side,
+        "input": asdict(profile.input),
+        "choice": profile.choice and asdict(profile.choice),
         "settings": dict(profile.settings),
     }
 
@@ -164,9 +172,18 @@ def profile_from(description: Mapping[str, Any], where: str) -> Profile:
             classification=description["classification"],
             category_ids=tuple(category["id"] for category in categories),
             category_names={category["id"]: category["name"] for category in categories if category["name"]},
-            short_side=description["short_side"],
-            long_side=description["long_side"],
+            input=input_format(description),
+            choice=Choice(**description["choice"]) if description.get("choice") else None,
             settings=description["settings"],
         )
     except KeyError as error:
         raise ValueError(f"{where} does not say the {error} of its detector; write the file again") from error
+
+
+def input_format(description: Mapping[str, Any]) -> InputFormat:
+    """The input format of a :func:`describe`; files of version 0.1.0 know two sides and a layout alone."""
+    if "input" not in description:
+        sides = description["short_side"], description["long_side"]
+        return InputFormat("shortest", *sides, rounding=description.get("layout", "authors"))
+    fields = dict(description["input"])
+    return InputFormat(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

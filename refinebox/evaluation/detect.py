@@ -30,10 +30,7 @@ def evaluation_batches(
     strict: bool = True,
 ) -> Any:
     """This process's share of the batches, in which every image of ``data`` occurs once, with progress shown."""
-    profile = detector.profile
-    dataset = CocoDataset(
-        data, link.columns, short_side=profile.short_side, long_side=profile.long_side, layout=profile.layout
-    )
+    dataset = CocoDataset(data, link.columns, form=detector.profile.input, proposals=detector.proposals(data))
     dataset.strict = strict
     pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
     loader = loaded(dataset, pieces, workers, next(detector.parameters()).device)
@@ -113,7 +110,7 @@ def evaluate(
 def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | None = None) -> dict[str, DetectorOutput]:
     """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add."""
     if isinstance(detector, RefinedDetector):
-        before, after = detector.before_and_after(batch.images, batch.sizes)
+        before, after = detector.before_and_after(batch.images, batch.sizes, batch.proposals)
         more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
         return {"before": before, "after": after, **more}
-    return {"before": detector(batch.images, batch.sizes)}
+    return {"before": detector(batch.images, batch.sizes, batch.proposals)}

@@ -1,11 +1,14 @@
 """A frozen detector and its refiner as one detector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from refinebox.data.annotations import CocoData
+from refinebox.data.input_format import InputFormat
+from refinebox.data.proposals import Found, Proposals
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.refinement.refiner import Refiner
@@ -33,6 +36,12 @@ class RefinedDetector(Detector):
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         return self.before_and_after(images, sizes)[1]
 
+    def detect_given(self, images: Tensor, sizes: Tensor, proposals: Proposals) -> DetectorOutput:
+        return self.before_and_after(images, sizes, proposals)[1]
+
+    def proposals(self, data: CocoData) -> Mapping[int, Found] | None:
+        return self.detector.proposals(data)
+
     def scores(self, logits: Tensor) -> Tensor:
         return self.detector.scores(logits)
 
@@ -45,14 +54,16 @@ class RefinedDetector(Detector):
     def preprocess(self, image: Image.Image) -> Tensor:
         return self.detector.preprocess(image)
 
-    def resize(self, short_side: int | None, long_side: int | None) -> None:
-        self.detector.resize(short_side, long_side)
+    def reformat(self, form: InputFormat) -> None:
+        self.detector.reformat(form)
         self.profile = self.detector.profile
 
     @torch.no_grad()
-    def before_and_after(self, images: Tensor, sizes: Tensor) -> tuple[DetectorOutput, DetectorOutput]:
+    def before_and_after(
+        self, images: Tensor, sizes: Tensor, proposals: Proposals | None = None
+    ) -> tuple[DetectorOutput, DetectorOutput]:
         """The frozen detector's output and the refined one, from one forward pass; queries keep their places."""
-        before = self.detector(images, sizes)
+        before = self.detector(images, sizes, proposals)
         return before, self.refined(before, sizes)
 
     @torch.no_grad()

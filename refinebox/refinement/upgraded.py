@@ -40,7 +40,8 @@ def apply(
     model = RefinedDetector(detector, refiner)
     if not force:
         check_history(history, detector, refiner_file)
-    detector.resize(history.get("short_side"), history.get("long_side"))  # the input size that the refiner learned at
+    if not detector.profile.input.fixed:  # the input size that the refiner learned at
+        detector.resize(history.get("short_side"), history.get("long_side"))
     detector.name_categories(history.get("categories") or [])
     metadata = {
         "kind": KIND,
@@ -146,7 +147,7 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
     detector = custom(builder)
     names = {name.removeprefix("network."): name for name in detector.state_dict()}
     load_tensors(detector, {names.get(name, name): tensor for name, tensor in tensors.items()}, where)
-    detector.resize(profile.short_side, profile.long_side)
+    detector.reformat(profile.input)
     return detector
 
 

@@ -1,7 +1,7 @@
 """Image files through a detector: COCO results, and a picture of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from refinebox import distributed
+from refinebox.boxes import to_pixels
 from refinebox.data.batches import Batch
-from refinebox.data.images import pad, read_image
+from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
 from refinebox.evaluation.detect import stages
@@ -88,14 +89,17 @@ def predict_image(
 
 
 def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:
-    """Selected ``before`` and, for a refined detector, ``after``; row n of both is the same query and category."""
+    """``after`` as a refined detector chooses, and ``before``: the same queries where they were; or that alone."""
     device = next(detector.parameters()).device
-    images, sizes = pad([detector.preprocess(image)])
+    images, sizes = detector.profile.input.pad([detector.preprocess(image)])
     batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
-    return {
-        name: detector.select(detector.scores(output.logits), output.boxes, batch.original_sizes)[0]
-        for name, output in stages(detector, batch).items()
-    }
+    found = stages(detector, batch)
+    last = found.get("after", found["before"])
+    [chosen] = detector.select(detector.scores(last.logits), last.boxes, batch.original_sizes)
+    if "after" not in found:
+        return {"before": chosen}
+    unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]
+    return {"before": replace(chosen, boxes=unmoved), "after": chosen}
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:

@@ -20,7 +20,9 @@ from torch.utils.data import Dataset
 from refinebox import distributed
 from refinebox.data.batches import Batch
 from refinebox.data.dataset import CocoDataset
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
+from refinebox.detection.profile import Profile
 from refinebox.files import checkpoint
 from refinebox.training.observation import Observation, observe
 from refinebox.training.record import Record, empty_maps, encode, fill, read, recorded
@@ -79,7 +81,7 @@ class Cache(Dataset[Piece]):
         depends = {
             "form": FORM,
             "detector": detector.weights_sha256(),
-            "profile": asdict(detector.profile) | {"name": ""},
+            "profile": described(detector.profile),
             "precision": detector.precision,
             "augmentation": dataset.augmentation,
             "seed": dataset.seed,
@@ -184,6 +186,25 @@ class Cache(Dataset[Piece]):
         ]
         name = _digest(depends)
         return self.folder / str(self.dataset.variant) / name[:2] / f"{name}.safetensors"
+
+
+def described(profile: Profile) -> dict[str, Any]:
+    """All of a profile that decides what a detector sees, in version 0.1.0's words, so that its caches still serve."""
+    form, choice = profile.input, profile.final
+    plain = InputFormat(short_side=form.short_side, long_side=form.long_side, rounding=form.rounding)
+    old = {
+        "name": "",
+        "family": profile.family,
+        "classification": profile.classification,
+        "category_ids": profile.category_ids,
+        "category_names": profile.category_names,
+        "short_side": form.short_side,
+        "long_side": form.long_side,
+        "settings": profile.settings,
+        "layout": profile.layout,
+        "detections": choice.limit,
+    }
+    return old if form == plain else old | {"input": asdict(form)}
 
 
 def remove_leftovers(folder: Path, age: float = 3600) -> None:

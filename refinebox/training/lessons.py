@@ -95,10 +95,9 @@ def training_dataset(detector: Detector, training: CocoData, link: Link, setting
     return CocoDataset(
         training,
         link.columns,
-        short_side=detector.profile.short_side,
-        long_side=detector.profile.long_side,
-        layout=detector.profile.layout,
+        form=detector.profile.input,
         augmentation=settings.augmentation,
         seed=0 if settings.variants else settings.seed,  # so that runs with other seeds can share a cache
         keep_empty=False,
+        proposals=detector.proposals(training),
     )

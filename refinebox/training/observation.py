@@ -36,7 +36,7 @@ def observe(detector: Detector, batch: Batch) -> Observation:
     Raises:
         FloatingPointError: a score or box is not finite.
     """
-    output = detector(batch.images, batch.sizes)
+    output = detector(batch.images, batch.sizes, batch.proposals)
     matches = match(detector.scores(output.logits), output.boxes, batch.targets, detector.profile.classification)
     boxes = output.boxes[matches.image, matches.query]
     return Observation(output.features, boxes, matches.boxes, matches.image, batch.sizes, batch.image_ids)

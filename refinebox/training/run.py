@@ -9,6 +9,7 @@ from typing import Any
 
 from refinebox import distributed
 from refinebox.data.annotations import CocoData
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
@@ -179,12 +180,17 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
     return {
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
-        "short_side": detector.profile.short_side,
-        "long_side": detector.profile.long_side,
+        **described_input(detector.profile.input),
         "training_images": len(training.images),
         "training_boxes": len(training.annotations),
         **settings,
     }
+
+
+def described_input(form: InputFormat) -> dict[str, Any]:
+    """The input size; the whole format where two sides do not say it, as they did in version 0.1.0."""
+    sides = {"short_side": form.short_side, "long_side": form.long_side}
+    return sides if form == InputFormat(**sides, rounding=form.rounding) else {"input": asdict(form)}
 
 
 def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
@@ -256,8 +262,7 @@ def write_refiner(
         "steps": refiner.steps,
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
-        "short_side": detector.profile.short_side,
-        "long_side": detector.profile.long_side,
+        **described_input(detector.profile.input),
         "settings": dict(settings),
         **best,
     }

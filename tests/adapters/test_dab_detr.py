@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from refinebox.data.images import pad
+from refinebox.data.input_format import pad
 from refinebox.detection.zoo import load_detector
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.images import pad
+from refinebox.data.input_format import pad
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.zoo import load_detector

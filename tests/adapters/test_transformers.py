@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from refinebox.data.images import pad
+from refinebox.data.input_format import pad
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
 
@@ -236,7 +236,7 @@ def test_the_input_size_comes_from_the_preprocessor(tmp_path: Path) -> None:
     build("detr").save_pretrained(tmp_path)
     transformers.DetrImageProcessor(size={"shortest_edge": 480, "longest_edge": 600}).save_pretrained(tmp_path)
     profile = load_detector(str(tmp_path)).profile
-    assert (profile.short_side, profile.long_side) == (480, 600)
+    assert (profile.input.short_side, profile.input.long_side) == (480, 600)
 
 
 def test_the_name_says_what_the_configuration_does_not(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from refinebox.analysis import oracle
 from refinebox.analysis.oracle import Predictions
 from refinebox.data.annotations import CocoData
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.profile import Profile
@@ -32,7 +33,9 @@ class Known(Detector):
     """Says the same about every image."""
 
     def __init__(self, boxes: Sequence[Sequence[float]], scores: Sequence[Sequence[float]]) -> None:
-        super().__init__(Profile("known", "none", category_ids=(1, 2, 3), short_side=SIDE, long_side=SIDE))
+        super().__init__(
+            Profile("known", "none", category_ids=(1, 2, 3), input=InputFormat(short_side=SIDE, long_side=SIDE))
+        )
         self.boxes = nn.Parameter(torch.tensor(boxes), requires_grad=False)
         self.logits = nn.Parameter(torch.tensor(scores).logit(), requires_grad=False)
 

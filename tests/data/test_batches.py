@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from coco_files import assert_same_target, dataset, read, write_images
+from coco_files import FORM, assert_same_target, dataset, read, write_images
 from PIL import Image
 
 from refinebox.data import batches
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Batch
 from refinebox.data.dataset import CocoDataset
-from refinebox.data.images import preprocess
+from refinebox.data.input_format import InputFormat
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_batch_holds_what_its_samples_hold(folder: Path) -> None:
     samples = dataset(read(folder))
-    batch = batches.collate([samples[0], samples[1]])
+    batch = batches.collate([samples[0], samples[1]], FORM)
     assert batch.images.shape == (2, 3, 48, 48)
     assert batch.sizes.tolist() == [[32, 48], [48, 32]]
     assert batch.original_sizes.tolist() == [[40, 60], [60, 40]]
@@ -35,13 +35,13 @@ def test_a_batch_holds_what_its_samples_hold(folder: Path) -> None:
 
 def test_a_batch_is_normalised_on_its_way_to_the_device(folder: Path) -> None:
     samples = dataset(read(folder))
-    batch = batches.collate([samples[0], samples[1]])
+    batch = batches.collate([samples[0], samples[1]], FORM)
     assert batch.images.dtype == torch.uint8
     moved = batch.to(torch.device("cpu"))
     expected = torch.zeros(2, 3, 48, 48)  # padding is zero, as mean pixels are
     for number, (height, width) in enumerate(((32, 48), (48, 32)), start=1):
         with Image.open(folder / f"{number}.png") as file:
-            expected[number - 1, :, :height, :width] = preprocess(file, 32, 100)
+            expected[number - 1, :, :height, :width] = FORM.preprocess(file)
     assert torch.equal(moved.images, expected)
     assert torch.equal(moved.to(torch.device("cpu")).images, expected)  # once and for all
     assert moved.sizes.tolist() == batch.sizes.tolist()
@@ -62,7 +62,7 @@ def test_a_loaded_batch_is_in_pinned_memory(folder: Path) -> None:
 
 def test_a_batch_moves_to_a_device_as_a_whole(folder: Path) -> None:
     samples = dataset(read(folder))
-    batch = batches.collate([samples[0], samples[1]]).to(torch.device("meta"))
+    batch = batches.collate([samples[0], samples[1]], FORM).to(torch.device("meta"))
     tensors = [batch.images, batch.sizes, batch.original_sizes]
     tensors += [tensor for target in batch.targets for tensor in (target.boxes, target.columns)]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
@@ -75,14 +75,14 @@ def image_ids(batches: Iterable[Batch]) -> list[list[int]]:
 
 def test_batches_come_in_the_order_of_the_file(training: CocoData) -> None:
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
-    loader = batches.loaded(CocoDataset(training, columns, short_side=32), batches.cut(range(6), 4))
+    loader = batches.loaded(CocoDataset(training, columns, form=InputFormat(short_side=32)), batches.cut(range(6), 4))
     assert image_ids(loader) == [[1, 2, 3, 4], [5, 6]]
     assert len(loader) == 2
 
 
 def test_batches_come_in_the_order_that_is_asked_for(training: CocoData) -> None:
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
-    loader = batches.loaded(CocoDataset(training, columns, short_side=32), batches.cut([4, 0, 2], 2))
+    loader = batches.loaded(CocoDataset(training, columns, form=InputFormat(short_side=32)), batches.cut([4, 0, 2], 2))
     assert image_ids(loader) == [[5, 1], [3]]
 
 

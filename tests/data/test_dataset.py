@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coco_files import annotation, assert_same, dataset, read, write_images
+from coco_files import FORM, annotation, assert_same, dataset, read, write_images
 from PIL import Image
 from torch import Tensor
 from torchvision.ops import box_convert
@@ -14,7 +14,7 @@ from refinebox.data import batches
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Sample
 from refinebox.data.dataset import Augmentation
-from refinebox.data.images import to_pixels
+from refinebox.data.input_format import InputFormat
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def differs(sample: Sample, other: Sample) -> bool:
 
 def test_a_sample_worked_out_by_hand(folder: Path) -> None:
     annotations = [annotation(1), annotation(2, category_id=7, bbox=[0, 0, 60, 40])]
-    image, target, original, image_id = dataset(read(folder, annotations=annotations))[0]
+    image, target, original, image_id, _ = dataset(read(folder, annotations=annotations))[0]
     torch.testing.assert_close(target.boxes, torch.tensor([[0.35, 0.35, 0.5, 0.5], [0.5, 0.5, 1, 1]]))
     assert target.columns.tolist() == [0, 1]
     assert (original, image_id) == ((40, 60), 1)
     with Image.open(folder / "1.png") as file:
-        assert torch.equal(image, to_pixels(file, 32, 100))
+        assert torch.equal(image, FORM.pixels(file))
 
 
 def test_boxes_are_clipped_to_the_image(folder: Path) -> None:
@@ -83,10 +83,10 @@ def test_an_unreadable_image_is_named(folder: Path) -> None:
 
 def test_an_unreadable_image_is_left_out_where_that_is_wished(folder: Path) -> None:
     samples = dataset(read(folder))
-    kept = batches.collate([samples[1]])
+    kept = batches.collate([samples[1]], FORM)
     (folder / "1.png").write_bytes(b"")
     samples.strict = False
-    batch = batches.collate([samples[0], samples[1]])
+    batch = batches.collate([samples[0], samples[1]], FORM)
     assert batch.image_ids == [2]
     assert [reason.partition(": ")[0] for reason in batch.unreadable] == [f"{folder / '1.png'} is not a readable image"]
     assert torch.equal(batch.images, kept.images)
@@ -99,7 +99,7 @@ def test_a_batch_of_unreadable_images_is_empty(folder: Path) -> None:
     samples.strict = False
     for path in folder.glob("*.png"):
         path.unlink()
-    batch = batches.collate([samples[0], samples[1]]).to(torch.device("cpu"))
+    batch = batches.collate([samples[0], samples[1]], FORM).to(torch.device("cpu"))
     assert batch.unreadable == [f"{folder / '1.png'} is not there", f"{folder / '2.png'} is not there"]
     assert (len(batch.images), batch.sizes.shape, batch.original_sizes.shape) == (0, (0, 2), (0, 2))
     assert (batch.targets, batch.image_ids) == ([], [])
@@ -109,7 +109,7 @@ def test_a_flip_mirrors_image_and_boxes(folder: Path) -> None:
     found = read(folder)
     plain, flipping = dataset(found)[0], dataset(found, augmentation="flip")
     with Image.open(folder / "1.png") as file:
-        mirrored = to_pixels(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT), 32, 100)
+        mirrored = FORM.pixels(file.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     flips = []
     for flipping.variant in range(20):
         image, target, *_ = flipping[0]
@@ -146,7 +146,7 @@ def test_another_seed_gives_other_samples(folder: Path) -> None:
 
 
 def test_multiscale_sizes_are_those_of_detr_in_proportion(folder: Path) -> None:
-    samples = dataset(read(folder), augmentation="multiscale", short_side=80, long_side=400)
+    samples = dataset(read(folder), augmentation="multiscale", form=InputFormat(short_side=80, long_side=400))
     sides = set()
     for samples.variant in range(60):
         sides.add(min(samples[0][0].shape[-2:]))
@@ -199,7 +199,7 @@ def bright_box(image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("augmentation", ["none", "flip", "multiscale"])
 def test_augmented_boxes_stay_on_their_objects(augmentation: Augmentation, folder: Path) -> None:
-    samples = dataset(painted(folder), augmentation=augmentation, short_side=200, long_side=1000)
+    samples = dataset(painted(folder), augmentation=augmentation, form=InputFormat(short_side=200, long_side=1000))
     for samples.variant in range(20):
         image, target, *_ = samples[0]
         assert len(target.boxes) == 1

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.images import Layout, pad, read_image
+from refinebox.data.images import read_image
+from refinebox.data.input_format import InputFormat, Rounding, pad
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Profile
@@ -203,7 +205,7 @@ def test_a_resized_detector_takes_other_inputs(detector: Detector, monkeypatch: 
         detector.resize(short_side, long_side)
         detector.predict([image])
     assert seen == [(64, 102), (80, 128), (80, 128)]
-    assert (detector.profile.short_side, detector.profile.long_side) == (96, 128)
+    assert (detector.profile.input.short_side, detector.profile.input.long_side) == (96, 128)
     assert detector.profile.name == "tiny"
 
 
@@ -285,7 +287,7 @@ def test_detrex_clips_and_drops_what_lies_outside() -> None:
 def test_detections_are_selected_before_they_are_dropped() -> None:
     """Others do not move up for those that are dropped, and before and after refinement keep the same rows."""
     detector = detrexs()
-    detector.profile = replace(detector.profile, detections=2)
+    detector.profile = replace(detector.profile, choice=Choice(limit=2))
     boxes = torch.tensor([[[1.5, 0.5, 0.1, 0.1], [0.5, 0.5, 0.1, 0.1], [0.4, 0.5, 0.1, 0.1]]])
     scores = torch.tensor([[[0.9, 0.1], [0.8, 0.1], [0.7, 0.1]]])
     (found,) = detector.postprocess(scores, boxes, SIZES)
@@ -295,8 +297,8 @@ def test_detections_are_selected_before_they_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(("layout", "width"), [("authors", 106), ("detrex", 107), ("transformers", 106)])
-def test_images_are_resized_as_the_layout_says(layout: Layout, width: int) -> None:
-    detector = Headless(Profile("plain", "none", short_side=80, long_side=133, layout=layout))
+def test_images_are_resized_as_the_layout_says(layout: Rounding, width: int) -> None:
+    detector = Headless(Profile("plain", "none", input=InputFormat(short_side=80, long_side=133, rounding=layout)))
     assert detector.preprocess(Image.new("RGB", (64, 48))).shape == (3, 80, width)
 
 

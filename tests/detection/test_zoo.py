@@ -13,11 +13,12 @@ from torch import Tensor
 from refinebox.data import shapes
 from refinebox.detection import zoo
 from refinebox.detection.detector import Detector
-from refinebox.detection.profile import Profile
+from refinebox.detection.profile import Choice, InputFormat, Profile
 from refinebox.detection.published import DETECTORS, cached
 from refinebox.detection.zoo import describe, load_detector, profile_from, weights_path
 from refinebox.files import checkpoint
 
+FORM = InputFormat("letterbox", height=320, width=640, mean=(0.5, 0.5, 0.5), resampling="bicubic", multiple=32)
 BUNDLED = Path(zoo.__file__).with_name("dab_detr_shapes.safetensors")
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 
@@ -131,7 +132,7 @@ def test_the_authors_file_gives_the_same_detector(detector: Detector, tmp_path: 
     assert len(doubled) == 6
     assert torch.equal(loaded(IMAGES, SIZES).boxes, detector(IMAGES, SIZES).boxes)
     assert loaded.category_ids == (0, 1, 2, 3, 4, 5)
-    assert (loaded.profile.name, loaded.profile.short_side, loaded.profile.long_side) == (
+    assert (loaded.profile.name, loaded.profile.input.short_side, loaded.profile.input.long_side) == (
         "dab-detr-r50-dc5-fixxy",
         800,
         1333,
@@ -262,7 +263,9 @@ def test_categories_without_a_name_survive(make_detector: Callable[..., Detector
 
 
 def test_a_description_holds_every_setting() -> None:
-    profile = Profile("mine", "dab_detr", "softmax", (7, 9), {7: "cat"}, 320, 640, {"temperature": 10.0})
+    profile = Profile(
+        "mine", "dab_detr", "softmax", (7, 9), {7: "cat"}, FORM, {"temperature": 10.0}, choice=Choice(limit=7)
+    )
     detector = Detector(profile)  # type: ignore[abstract]
     assert profile_from(describe(detector), "tiny") == profile
 

@@ -126,7 +126,7 @@ def test_the_input_size_is_that_of_the_training(
     refiner_file = written(tmp_path / "best.safetensors", make_detector(short_side=96))
     apply(detector, detector_file, refiner_file, output)
     profile = load(output).profile
-    assert (profile.short_side, profile.long_side) == (96, 192)
+    assert (profile.input.short_side, profile.input.long_side) == (96, 192)
 
 
 def test_a_refiner_of_other_weights_is_refused(
@@ -237,7 +237,7 @@ def test_whatever_is_written_can_be_loaded(
 def test_a_plain_detector_file_is_loaded_too(detector: Detector, detector_file: Path) -> None:
     loaded = load(str(detector_file))
     assert not isinstance(loaded, RefinedDetector)
-    assert loaded.profile.short_side == detector.profile.short_side
+    assert loaded.profile.input == detector.profile.input
     assert torch.equal(loaded(IMAGES, SIZES).boxes, detector(IMAGES, SIZES).boxes)
 
 
@@ -372,7 +372,7 @@ def test_a_custom_detector_keeps_the_input_size_of_the_training(custom: str, tmp
     detector.resize(96, 160)
     apply(load_detector(custom), None, written(tmp_path / "best.safetensors", detector), output)
     profile = load(output, custom).profile
-    assert (profile.short_side, profile.long_side) == (96, 160)
+    assert (profile.input.short_side, profile.input.long_side) == (96, 160)
 
 
 def test_a_custom_detector_that_changed_is_refused(custom: str, upgraded: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from refinebox.data.annotations import CocoData
 from refinebox.data.images import read_image
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
@@ -193,7 +194,7 @@ def test_images_that_are_all_broken_are_an_error(detector: Detector, tmp_path: P
 
 def test_more_pairs_than_are_kept_still_pair_up(make_detector: Callable[..., Detector], photos: Path) -> None:
     detector = make_detector()
-    detector.profile = replace(detector.profile, detections=7)
+    detector.profile = replace(detector.profile, choice=Choice(limit=7))
     torch.manual_seed(3)
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
     found = detect_image(model, read_image(photos / "b.png"))

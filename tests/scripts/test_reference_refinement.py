@@ -11,6 +11,7 @@ from torchvision.ops import generalized_box_iou
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Batch, Target, collate
 from refinebox.data.dataset import CocoDataset
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refiner import Refiner
 from refinebox.training.learner import observed_losses
@@ -20,8 +21,8 @@ from refinebox.training.observation import observe
 @pytest.fixture
 def batch(training: CocoData) -> Batch:
     columns = {category: column for column, category in enumerate(training.categories)}
-    dataset = CocoDataset(training, columns, short_side=64, long_side=128)
-    return collate([dataset[index] for index in range(4)]).to(torch.device("cpu"))
+    dataset = CocoDataset(training, columns, form=InputFormat(short_side=64, long_side=128))
+    return collate([dataset[index] for index in range(4)], dataset.form).to(torch.device("cpu"))
 
 
 def with_gradients(refiner: Refiner, losses: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from refinebox.boxes import inverse_sigmoid
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import collate
 from refinebox.data.dataset import CocoDataset
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.zoo import load_detector
 from refinebox.files import checkpoint
 
@@ -30,7 +31,7 @@ def run(script: ModuleType, *arguments: str | Path) -> str:
 def test_writes_a_detector_that_loads_by_path(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
     run(script, "--data", shapes_folder, "--output", tmp_path / "small.safetensors", "--epochs", "1")
     detector = load_detector(str(tmp_path / "small.safetensors"))
-    assert detector.profile.short_side == 64
+    assert detector.profile.input.short_side == 64
     assert detector.strides == (4, 8, 16, 32)
     assert detector.category_names[1] == "ellipse"
     assert (tmp_path / "small.safetensors").stat().st_size < 10_000_000
@@ -84,8 +85,8 @@ def test_starting_from_another_detector_keeps_all_but_new_categories(
 def test_overfits_one_batch(script: ModuleType, training: CocoData) -> None:
     torch.manual_seed(0)
     columns = {category: column for column, category in enumerate(training.categories)}
-    dataset = CocoDataset(training, columns, short_side=64, long_side=96)
-    batch = collate([dataset[0], dataset[1]]).to(torch.device("cpu"))
+    dataset = CocoDataset(training, columns, form=InputFormat(short_side=64, long_side=96))
+    batch = collate([dataset[0], dataset[1]], dataset.form).to(torch.device("cpu"))
     learner = script.Learner(script.new_network(6, 16, False))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     losses = []

@@ -386,7 +386,7 @@ def test_leaving_out_is_as_if_the_image_were_not_in_the_batch(
 
 def test_a_step_without_images_teaches_nothing(detector: Detector, training: CocoData) -> None:
     batch = first_batch(detector, training)
-    empty = data_batches.collate([data_batches.Unreadable("gone")]).to(torch.device("cpu"))
+    empty = data_batches.collate([data_batches.Unreadable("gone")], detector.profile.input).to(torch.device("cpu"))
     learner = Learner.start(detector, QUICK)
     refiner, see = learner.refiner, partial(observe, detector)
     learner.step(see, [batch], QUICK)

@@ -14,7 +14,7 @@ from refinebox.adapters.layouts import recognise as layouts
 from torch import Tensor
 
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.images import pad
+from refinebox.data.input_format import pad
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import load_detector
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from refinebox.adapters.layouts.transformers_config import read
 
+from refinebox.data.input_format import InputFormat
 from refinebox.detection.profile import Profile
 
-PROFILE = Profile("mine", "dab_detr", settings={"temperature": 10.0}, short_side=640, long_side=1000)
+PROFILE = Profile("mine", "dab_detr", settings={"temperature": 10.0}, input=InputFormat(short_side=640, long_side=1000))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_settings_are_those_of_the_configuration(config: dict[str, Any], setting
 )
 def test_the_input_size_is_that_of_the_preprocessor(config: dict[str, Any], expected: tuple[int, int]) -> None:
     profile = read(config, PROFILE)
-    assert (profile.short_side, profile.long_side) == expected
+    assert (profile.input.short_side, profile.input.long_side) == expected
 
 
 def test_names_that_say_nothing_are_left_out() -> None:

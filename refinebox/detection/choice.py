@@ -1,0 +1,63 @@
+"""The final choice: which boxes of which categories a detector returns in the end."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+Rule = Literal["pairs", "queries", "suppression"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How detections are chosen from the scores and the boxes of all queries.
+
+    Attributes:
+        rule: ``pairs`` takes the best (query, category) pairs; ``queries`` every query with its best category;
+            ``suppression`` the best pairs of which none overlaps a better one of its category.
+        limit: detections in an image, of ``pairs`` and ``suppression``.
+        above: only pairs with a score above this take part.
+        iou: overlap above which ``suppression`` drops the lower score.
+        candidates: best pairs that take part in ``suppression``.
+    """
+
+    rule: Rule = "pairs"
+    limit: int = 300
+    above: float = -1.0
+    iou: float = 0.5
+    candidates: int = 10_000
+
+
+class Chosen(NamedTuple):
+    """Detections of one image: ``query`` and ``column`` ``[N]`` int64, and ``score`` ``[N]``, in the order returned."""
+
+    query: Tensor
+    column: Tensor
+    score: Tensor
+
+
+def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
+    """The detections of one image.
+
+    Args:
+        choice: the rule.
+        scores: ``[Q, K]``.
+        boxes: ``[Q, 4]`` xyxy in pixels, where they are in the end: suppression looks at moved boxes.
+    """
+    columns = scores.shape[-1]
+    if choice.rule == "queries":
+        score, column = scores.max(-1)  # [Q]
+        kept = (score > choice.above).nonzero()[:, 0]
+        return Chosen(kept, column[kept], score[kept])
+    limit = choice.limit if choice.rule == "pairs" else choice.candidates
+    flat = scores.flatten()  # [Q * K]
+    score, index = flat.topk(min(limit, len(flat)))
+    if choice.above >= 0:
+        there = score > choice.above
+        score, index = score[there], index[there]
+    query, column = index // columns, index % columns
+    if choice.rule == "suppression":
+        kept = batched_nms(boxes[query], score, column, choice.iou)[: choice.limit]
+        query, column, score = query[kept], column[kept], score[kept]
+    return Chosen(query, column, score)
