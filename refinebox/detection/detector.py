@@ -135,7 +135,8 @@ class Detector(nn.Module):
         form = self.profile.input
         height, width = form.canvas(PROBE, PROBE)
         sizes = torch.tensor([[height, width] if form.fixed else [PROBE, PROBE]])
-        return self(torch.zeros(1, 3, height, width), sizes)
+        output: DetectorOutput = self(torch.zeros(1, 3, height, width), sizes)
+        return output
 
     def resize(self, short_side: int | None, long_side: int | None) -> None:
         """Changes the input size that images are brought to; None leaves a side as it is.
@@ -186,9 +187,9 @@ class Detector(nn.Module):
         if self.profile.layout != "detrex":
             return detections
         boxes = clip_boxes_to_image(detections.boxes, size)
-        fields = boxes, detections.scores, detections.labels, detections.queries
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
-        return Detections(*(None if field is None else field[kept] for field in fields))
+        queries = None if detections.queries is None else detections.queries[kept]
+        return Detections(boxes[kept], detections.scores[kept], detections.labels[kept], queries)
 
     def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The detector's own choice of detections, with boxes in pixels of the original images.

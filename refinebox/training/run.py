@@ -189,8 +189,8 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
 
 def described_input(form: InputFormat) -> dict[str, Any]:
     """The input size; the whole format where two sides do not say it, as they did in version 0.1.0."""
-    sides = {"short_side": form.short_side, "long_side": form.long_side}
-    return sides if form == InputFormat(**sides, rounding=form.rounding) else {"input": asdict(form)}
+    plain = InputFormat(short_side=form.short_side, long_side=form.long_side, rounding=form.rounding)
+    return {"short_side": form.short_side, "long_side": form.long_side} if form == plain else {"input": asdict(form)}
 
 
 def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
