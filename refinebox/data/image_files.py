@@ -21,7 +21,7 @@ def found(names: Iterable[str], folder: Path) -> dict[str, str]:
     missing = [name for name in wanted if name not in direct]
     if not missing or not folder.is_dir():
         return direct
-    index = Index(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    index = Index(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     meant = {name: file for name in missing if (file := index.meant(name))}
     taken = list(meant.values()) + list(direct.values())
     return direct | {name: file for name, file in meant.items() if taken.count(file) == 1}
@@ -38,12 +38,12 @@ def exists(folder: Path, name: str) -> bool:
 class Index:
     """Files by the last parts of their paths."""
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[str]) -> None:
         self.files: dict[str, list[tuple[list[str], str]]] = {}
         for path in paths:
-            parts = parts_of(path.as_posix())
+            parts = parts_of(path)
             for key in {parts[-1], stem(parts[-1]), *number(stem(parts[-1]))}:
-                self.files.setdefault(key, []).append((parts, path.as_posix()))
+                self.files.setdefault(key, []).append((parts, path))
 
     def meant(self, name: str) -> str | None:
         """The one file that ``name`` can mean."""

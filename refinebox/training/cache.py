@@ -176,10 +176,12 @@ class Cache(Dataset[Piece]):
         return record
 
     def _path(self, index: int) -> Path:
-        name = self.dataset.images[index]["file_name"]
+        entry = self.dataset.images[index]
+        name = entry["file_name"]
         path = self.dataset.folder / name
         depends = [
             name,
+            [entry.get("width"), entry.get("height"), self.dataset.upright],
             path.stat().st_size if path.exists() else None,
             self.dataset.boxes[index].tolist(),
             self.dataset.columns[index].tolist(),
