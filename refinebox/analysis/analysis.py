@@ -174,7 +174,8 @@ def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> A
     before, after = found.before.get("none", found.swapped["none"]), found.refined
     if after is None and found.before:
         after = found.swapped["none"]
-    comparison, remarks = None, ()
+    comparison: Comparison | None = None
+    remarks: tuple[str, ...] = ()
     if after is not None:
         swapped_boxes = found.before.get("box", found.swapped.get("box"))
         best = swapped["box"].rows if swapped_boxes is None else swapped_boxes

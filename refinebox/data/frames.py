@@ -46,13 +46,15 @@ def inside(boxes: Floats, sizes: Floats) -> Bools:
     """``[N]`` which xywh boxes lie in their images but for a pixel and 2 %, and are no smaller than a pixel."""
     slack = 1 + 0.02 * sizes
     low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    fits: Bools = ((low >= -slack) & (high <= sizes + slack)).all(1) & (boxes[:, 2:].max(1, initial=0) >= 1)
+    within: Bools = np.logical_and.reduce((low >= -slack) & (high <= sizes + slack), axis=1)
+    fits: Bools = within & (boxes[:, 2:] >= 1).any(axis=1)
     return fits
 
 
 def touching(boxes: Floats, sizes: Floats) -> Bools:
     """``[N]`` which xywh boxes share anything with their images."""
-    shared: Bools = ((boxes[:, :2] < sizes) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(1)
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    shared: Bools = np.logical_and.reduce((low < sizes) & (high > 0), axis=1)
     return shared
 
 

@@ -74,7 +74,7 @@ def orientation_of(image: Image.Image) -> int:
         return 1
     exif = Image.Exif()
     try:
-        exif.load(image.info.get("exif"))  # not getexif, which decodes the whole of a PNG file
+        exif.load(image.info.get("exif", b""))  # not getexif, which decodes the whole of a PNG file
         found = exif.get(ExifTags.Base.Orientation, 1)
     except Exception:  # of a damaged EXIF block, which does not make the pixels unreadable
         return 1

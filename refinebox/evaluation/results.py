@@ -136,7 +136,7 @@ def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
 def _framed(rows: Rows, data: CocoData, wanted: Reading | None, tally: Tally) -> Rows:
     entries: Mapping[int, Any] = {entry["id"]: entry for entry in data.images}
     sizes = frames.sizes_of(entries, rows[:, 0].astype(np.int64).tolist())
-    known = (sizes > 0).all(1)
+    known: Bools = np.logical_and.reduce(sizes > 0, axis=1)
     reading = _reading(rows, data, sizes, known, wanted)
     if reading != "xywh":
         tally.add(f"boxes of detections read as {frames.MEANINGS[reading]}", "", len(rows))
