@@ -14,7 +14,7 @@ from refinebox.data import image_files, objects, sizes
 from refinebox.data.fields import whole
 from refinebox.data.frames import Reading
 from refinebox.data.ids import Ids
-from refinebox.data.picture import read_image
+from refinebox.data.images import read_image
 from refinebox.data.tally import Tally
 
 NEEDED = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}

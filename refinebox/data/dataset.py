@@ -13,9 +13,9 @@ from torchvision.ops import box_convert, clip_boxes_to_image
 from refinebox.boxes import to_fractions
 from refinebox.data.annotations import CocoData, labelled_size
 from refinebox.data.batches import Batch, Sample, Target, Unreadable, collate
+from refinebox.data.images import read_image
 from refinebox.data.input_format import InputFormat, random_crop
 from refinebox.data.proposals import Found, Proposals
-from refinebox.data.picture import read_image
 
 Augmentation = Literal["multiscale", "flip", "none"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from refinebox.data import frames
-from refinebox.data.picture import Header, by, read_header, same_shape, turns
+from refinebox.data.images import Header, by, read_header, same_shape, turns
 from refinebox.data.tally import Tally
 
 MANY = 2000  # headers that are read before a sound data set is believed; all of them where one is not sound

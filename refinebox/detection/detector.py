@@ -19,10 +19,10 @@ from torchvision.ops import clip_boxes_to_image
 from refinebox.boxes import to_pixels
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
+from refinebox.data.images import read_image
 from refinebox.data.input_format import InputFormat
 from refinebox.data.proposals import Found, Proposals
 from refinebox.detection.choice import choose
-from refinebox.data.picture import read_image
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint

@@ -12,7 +12,7 @@ from PIL import Image
 from refinebox import distributed
 from refinebox.boxes import to_pixels
 from refinebox.data.batches import Batch
-from refinebox.data.picture import read_image
+from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
 from refinebox.evaluation.detect import stages

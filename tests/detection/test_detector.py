@@ -14,7 +14,7 @@ from torch import Tensor
 
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.picture import read_image
+from refinebox.data.images import read_image
 from refinebox.data.input_format import InputFormat, Rounding, pad
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from refinebox.data.annotations import CocoData
-from refinebox.data.picture import read_image
+from refinebox.data.images import read_image
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector

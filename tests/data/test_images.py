@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from refinebox.data.picture import read_header, read_image
+from refinebox.data.images import read_header, read_image
 
 
 def noise(height: int, width: int) -> NDArray[np.uint8]:
