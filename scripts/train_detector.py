@@ -20,7 +20,7 @@ from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import annotations, batches
+from refinebox.data import annotations, batches, layout
 from refinebox.data.annotations import CocoData
 from refinebox.data.dataset import Augmentation, CocoDataset
 from refinebox.data.input_format import InputFormat
@@ -184,7 +184,7 @@ def main(
     plan = Plan(short_side, long_side, epochs, batch_size, learning_rate, augmentation, dilation, seed)
     torch.manual_seed(seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    training, validation = (annotations.read(*annotations.find(data_folder, split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*layout.find(data_folder, split)) for split in ("train", "val"))
     print(f"train: {training.summary()}\nval: {validation.summary()}")
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
     dataset = CocoDataset(

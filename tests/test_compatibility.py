@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import refinebox
-from refinebox.data import annotations
+from refinebox.data import annotations, layout
 from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
 from refinebox.training.settings import PUBLISHED, Settings
@@ -50,7 +50,7 @@ def test_a_refiner_is_read(old: Path) -> None:
 
 def test_a_run_goes_on_from_its_cache(old: Path, expected: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     detector = refinebox.load_detector(str(old / "detector.safetensors"))
-    training, validation = (annotations.read(*annotations.find(old / "data", split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*layout.find(old / "data", split)) for split in ("train", "val"))
     real, batches = detector.detect, []
 
     def counted(images: Tensor, sizes: Tensor) -> object:

@@ -6,7 +6,7 @@ from typing import Literal
 import typer
 
 from refinebox import distributed
-from refinebox.data import annotations
+from refinebox.data import annotations, layout
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.refinement.upgraded import open_model
@@ -30,7 +30,7 @@ def read_split(
     split: Literal["train", "val"], *named: Path | None, images_needed: bool = True, strict: bool = True
 ) -> CocoData:
     """A checked data set, of which it prints a summary; arguments as in :mod:`refinebox.data.annotations`."""
-    found = annotations.locate(split, *named, images_needed=images_needed)
+    found = layout.locate(split, *named, images_needed=images_needed)
     data = annotations.read(*found, images_needed=images_needed, strict=strict)
     typer.echo(f"{split}: {data.summary()}")
     return data

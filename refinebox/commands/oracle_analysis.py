@@ -71,6 +71,8 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
         checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
     if html_file is not None:
         checkpoint.write_bytes(html_file, page(analysis).encode())
+    for line in analysis.remarks:
+        typer.echo(line)
     show(tables.swaps_table(analysis), width=150)
     typer.echo("\n".join((*analysis.found.rules, tables.NOTE)))
     show(tables.errors_table(analysis))

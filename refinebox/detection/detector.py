@@ -39,6 +39,7 @@ class Detector(nn.Module):
     Attributes:
         profile: name, input size and further facts.
         strides, channels: of the feature maps, measured by one forward pass.
+        candidates: how many boxes it predicts in an image at most.
         category_ids: category id of each score column.
         category_names: category id to name.
         precision: of matrix products and convolutions; ``bfloat16`` is faster on GPUs, and boxes stay float32.
@@ -49,6 +50,7 @@ class Detector(nn.Module):
         self.profile = profile
         self.strides: tuple[int, ...] = ()
         self.channels: tuple[int, ...] = ()
+        self.candidates = 0
         self.category_ids = profile.category_ids
         self.category_names = dict(profile.category_names)
         self.precision: Precision = "float32"
@@ -109,7 +111,7 @@ class Detector(nn.Module):
         return super().train(False)
 
     def freeze(self) -> None:
-        """Switches gradients off and measures strides, channels and the number of categories."""
+        """Switches gradients off and measures strides, channels, candidates and the number of categories."""
         self.requires_grad_(False)
         self.train(False)
         self.to(memory_format=torch.channels_last)  # makes convolutions several times faster on CPUs
@@ -117,6 +119,7 @@ class Detector(nn.Module):
         width = self.profile.input.canvas(PROBE, PROBE)[1]
         self.strides = tuple(round(width / feature.shape[-1]) for feature in output.features)
         self.channels = tuple(feature.shape[1] for feature in output.features)
+        self.candidates = output.boxes.shape[1]
         columns = self.scores(output.logits).shape[-1]
         if not self.category_ids:
             self.category_ids = tuple(range(columns))

@@ -45,7 +45,7 @@ class Entry:
     @property
     def bundled(self) -> Path | None:
         """The weights' path where they ship with the package."""
-        return None if self.source.startswith("https://") else Path(__file__).parent / self.source
+        return None if self.source.startswith("https://") else Path(__file__).parents[1] / self.source
 
     def file(self, name: str) -> File | None:
         """Where the weights are and where they are kept; None where they ship or only a page leads to them."""

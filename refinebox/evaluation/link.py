@@ -26,7 +26,7 @@ class Link:
     @classmethod
     def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
         """Raises ValueError where the categories differ; see :func:`refinebox.data.categories.match_categories`."""
-        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by)
+        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by, data.used)
         column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
         return cls(
             data_ids={detector_id: data_id for data_id, detector_id in matched.items()},

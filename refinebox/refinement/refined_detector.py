@@ -29,7 +29,7 @@ class RefinedDetector(Detector):
             raise ValueError(f"{detector.profile.name} is upgraded already; start from the detector it was made from")
         check_fit(detector, refiner)
         self.detector, self.refiner, self.top = detector, refiner, top
-        self.strides, self.channels = detector.strides, detector.channels
+        self.strides, self.channels, self.candidates = detector.strides, detector.channels, detector.candidates
         self.category_ids, self.category_names = detector.category_ids, detector.category_names
         self.train(False)
 

@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from refinebox.analysis.gains import Gain, Placement
-from refinebox.data.annotations import CocoData
-from refinebox.data.images import read_image
+from refinebox.data.annotations import CocoData, labelled_picture
 from refinebox.evaluation.overlaps import Objects
 from refinebox.evaluation.rows import Bools, Floats, Ints
 from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Layer, picture
@@ -32,18 +31,18 @@ class Drawn:
 
 def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, gains: Sequence[Gain]) -> list[Drawn]:
     """One picture for each of ``gains``: objects thin, their detections before dashed and after solid."""
-    files = {entry["id"]: entry["file_name"] for entry in data.images}
+    entries = {entry["id"]: entry for entry in data.images}
     drawn = []
     for gain in gains:
         try:
-            image = read_image(data.folder / files[gain.image_id])
+            image = labelled_picture(data, entries[gain.image_id])
         except (OSError, ValueError):
-            drawn.append(Drawn(gain, files[gain.image_id], None))
+            drawn.append(Drawn(gain, entries[gain.image_id]["file_name"], None))
             continue
         here = np.flatnonzero((objects.image == gain.image_id) & ~objects.crowd)
         canvas = picture(image, layers(data, objects, before, after, here))
         canvas.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        drawn.append(Drawn(gain, files[gain.image_id], as_address(canvas)))
+        drawn.append(Drawn(gain, entries[gain.image_id]["file_name"], as_address(canvas)))
     return drawn
 
 

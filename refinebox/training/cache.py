@@ -183,6 +183,7 @@ class Cache(Dataset[Piece]):
             path.stat().st_size if path.exists() else None,
             self.dataset.boxes[index].tolist(),
             self.dataset.columns[index].tolist(),
+            *self.dataset.unlike_stored(index),
         ]
         name = _digest(depends)
         return self.folder / str(self.dataset.variant) / name[:2] / f"{name}.safetensors"

@@ -19,7 +19,7 @@ from refinebox.detection.zoo import describe, load_detector, profile_from, weigh
 from refinebox.files import checkpoint
 
 FORM = InputFormat("letterbox", height=320, width=640, mean=(0.5, 0.5, 0.5), resampling="bicubic", multiple=32)
-BUNDLED = Path(zoo.__file__).with_name("dab_detr_shapes.safetensors")
+BUNDLED = Path(zoo.__file__).parents[1] / "dab_detr_shapes.safetensors"
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 
 
