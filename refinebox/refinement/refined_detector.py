@@ -11,13 +11,15 @@ from refinebox.data.input_format import InputFormat
 from refinebox.data.proposals import Found, Proposals
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections, DetectorOutput
+from refinebox.refinement.move import clipped
 from refinebox.refinement.refiner import Refiner
 
 
 class RefinedDetector(Detector):
     """A frozen detector followed by a refiner; itself a detector.
 
-    Only the queries with the best scores are refined (100 by default, as published); scores never change.
+    Only the queries with the best scores are refined (100 by default, as published); scores never change. Boxes that
+    were moved relative to their own sides are cut at the borders of the image in the end, with all others.
 
     Raises:
         ValueError: the refiner was built for other feature maps, or the detector is refined already.
@@ -71,8 +73,12 @@ class RefinedDetector(Detector):
         """``output`` with the boxes of the best queries refined, by its own refiner or another."""
         best = self.scores(output.logits).amax(-1)  # [B, Q]
         top = best.topk(min(self.top, best.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, N, 4]
-        refined = (refiner or self.refiner)(output.features, output.boxes.gather(1, top), sizes)[-1]
-        return DetectorOutput(output.features, output.boxes.scatter(1, top, refined), output.logits)
+        refiner = refiner or self.refiner
+        refined = refiner(output.features, output.boxes.gather(1, top), sizes)[-1]
+        boxes = output.boxes.scatter(1, top, refined)
+        if refiner.architecture.moves == "relative":
+            boxes = clipped(boxes)
+        return DetectorOutput(output.features, boxes, output.logits)
 
 
 def check_fit(detector: Detector, refiner: Refiner) -> None:

@@ -7,7 +7,8 @@ import torch
 from recorded_refiners import PUBLISHED, reference
 from torchvision.ops import FeaturePyramidNetwork
 
-from refinebox.refinement.refiner import Refiner, levels
+from refinebox.refinement.pooling import levels
+from refinebox.refinement.refiner import Refiner
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
