@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from refinebox.boxes import inverse_sigmoid, to_pixels
+from refinebox.boxes import inverse_sigmoid
 from refinebox.data.batches import Batch, Target
 from refinebox.detection.output import DetectorOutput
 from refinebox.refinement.refiner import Refiner

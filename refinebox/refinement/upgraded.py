@@ -1,5 +1,6 @@
 """Turn a checkpoint into an upgraded one: detector and refiner in one file, which :func:`load` runs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def apply(
         "refiner": {
             "strides": refiner.strides,
             "steps": refiner.steps,
+            "architecture": asdict(refiner.architecture),
             "top": model.top,
             "settings": history.get("settings"),
         },

@@ -260,6 +260,7 @@ def write_refiner(
         "kind": "refiner",
         "strides": refiner.strides,
         "steps": refiner.steps,
+        "architecture": asdict(refiner.architecture),
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
         **described_input(detector.profile.input),
