@@ -94,7 +94,7 @@ def swapped_rows(
         if "after" in outputs:
             jobs += [("before", "none", outputs["before"]), ("before_box", "box", outputs["before"])]
         for name, swap, output in jobs:
-            predictions = Predictions(detector.scores(output.logits), output.boxes)
+            predictions = Predictions(detector.scores_of(output), output.boxes)
             for change in CHANGES[swap]:
                 matches = match(predictions.scores, predictions.boxes, batch.targets, detector.profile.classification)
                 predictions = change(predictions, matches)

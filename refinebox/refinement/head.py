@@ -40,9 +40,13 @@ class BoxHead(nn.Module):
         mean: Tensor = blocks.mean((2, 3))
         return mean if self.places is None else mean + self.places(blocks)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        moves: Tensor = self.bboxes_deltas(self.reg_module(self.summary(pooled)))
+    def moves(self, summary: Tensor) -> Tensor:
+        """``[M, 4]`` from ``[M, 64]``."""
+        moves: Tensor = self.bboxes_deltas(self.reg_module(summary))
         return moves
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.moves(self.summary(pooled))
 
 
 class Places(nn.Module):

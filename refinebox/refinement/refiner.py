@@ -14,7 +14,8 @@ from refinebox.refinement.architecture import PUBLISHED, Architecture
 from refinebox.refinement.head import BoxHead
 from refinebox.refinement.move import moved
 from refinebox.refinement.pooling import pool
-from refinebox.refinement.pyramid import FeaturePyramid
+from refinebox.refinement.pyramid import WIDTH, FeaturePyramid
+from refinebox.refinement.quality import Quality
 
 
 class Refiner(nn.Module):
@@ -44,6 +45,7 @@ class Refiner(nn.Module):
         self.channel_mapper = FeaturePyramid(channels, smoothed=architecture.smoothed)
         # a relative move of zero is no move, which is where to start from
         self.bboxes_refiner = BoxHead(placed=architecture.placed, still=architecture.moves == "relative")
+        self.quality: Quality | None = None  # trained when the boxes are
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, sizes: Tensor) -> list[Tensor]:
         """The boxes after each step, a list of ``[B, N, 4]`` in the format and frame of ``boxes``.
@@ -61,13 +63,19 @@ class Refiner(nn.Module):
 
         Gradients flow from step to step through the boxes, not through RoIAlign.
         """
+        return self.refine_and_look(features, boxes, image, sizes)[0]
+
+    def refine_and_look(
+        self, features: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """As :meth:`refine`, and ``[M, 64]`` what the head saw of each box before it moved it for the last time."""
         pyramid = self.channel_mapper(features)
-        steps = []
+        steps, seen = [], boxes.new_zeros(len(boxes), WIDTH)
         for _ in range(self.steps):
-            moves = self.bboxes_refiner(self.pool(pyramid, boxes, image, sizes))
-            boxes = moved(boxes, moves, self.architecture.moves)
+            seen = self.bboxes_refiner.summary(self.pool(pyramid, boxes, image, sizes))
+            boxes = moved(boxes, self.bboxes_refiner.moves(seen), self.architecture.moves)
             steps.append(boxes)
-        return steps
+        return steps, seen
 
     def pool(self, pyramid: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor) -> Tensor:
         """``[M, 64, 7, 7]`` features in and around boxes ``[M, 4]`` (cxcywh, fractions)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from refinebox.detection.tensors import load_tensors
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
 
 
@@ -46,5 +47,7 @@ def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str
         metadata.get("steps", 3),
         from_metadata(metadata, where),
     )
+    if "quality.of_column.weight" in state:
+        refiner.quality = Quality(refiner.steps, len(state["quality.of_column.weight"]))
     load_tensors(refiner, state, where)
     return refiner

@@ -59,7 +59,9 @@ def apply(
             "refiner": source(refiner_file),
         },
         "before": history.get("before"),
+        "clipped": history.get("clipped"),
         "after": history.get("after"),
+        "choice": history.get("choice"),
     }
     tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
     tensors |= {f"refiner.{name}": tensor for name, tensor in refiner.state_dict().items()}
@@ -98,10 +100,18 @@ def check_history(history: dict[str, Any], detector: Detector, refiner_file: Pat
             f"{refiner_file} was trained on other weights ({history['detector']}, sha256 {trained_on[:12]}) than these "
             f"({detector.profile.name}, sha256 {detector.weights_sha256()[:12]}); train one on these, or pass --force"
         )
-    before, after = ((history.get(stage) or {}).get("AP") for stage in ("before", "after"))
+    free = history.get("clipped") or history.get("before")  # what the detector has without the refiner
+    before, after = ((stage or {}).get("AP") for stage in (free, history.get("after")))
     if before is not None and after is not None and after < before:
         raise ValueError(
             f"{refiner_file} made validation AP worse ({before:.1f} → {after:.1f}); "
+            "train it longer or on more images, or pass --force"
+        )
+    choice = history.get("choice")
+    if choice is not None and not choice["refine"]:
+        raise ValueError(
+            f"{refiner_file} is not worth applying: on {choice['images']} held-out training images AP changes by "
+            f"{choice['boxes']['mean']:+.1f} (95 %: {choice['boxes']['low']:+.1f} to {choice['boxes']['high']:+.1f}); "
             "train it longer or on more images, or pass --force"
         )
 

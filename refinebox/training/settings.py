@@ -32,6 +32,9 @@ class Settings:
             matched boxes; 0 in the paper, more where training images are few.
         average: decay of the moving average of the weights, which is evaluated beside them; 0 for none.
         least_overlap: IoU below which a predicted box is not learned from: what it was matched with is another thing.
+        held_out: share of the training images that the refiner does not learn from, and that decide whether it is worth
+            applying.
+        quality: train a head that judges the refined boxes and changes scores.
         architecture: the parts of the refiner.
         steps: how often the refiner moves each box.
         accumulate: parts that a batch is cut into when memory is short; the gradient is that of the whole batch.
@@ -52,6 +55,8 @@ class Settings:
     jitter: int = 2
     average: float = 0.998
     least_overlap: float = 0.3
+    held_out: float = 0.1
+    quality: bool = False
     architecture: Architecture = SPATIAL
     steps: int = 3
     accumulate: int = 1
@@ -81,6 +86,7 @@ PUBLISHED = Settings(
     jitter=0,
     average=0.0,
     least_overlap=0.0,
+    held_out=0.0,
     architecture=architecture.PUBLISHED,
 )
 RECIPES = {"default": Settings(), "published": PUBLISHED}

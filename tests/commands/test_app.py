@@ -228,7 +228,7 @@ def test_an_upgraded_checkpoint_is_evaluated_before_and_after(
     assert "before" in shown
     assert "after" in shown
     metrics = json.loads(figures.read_text())
-    assert list(metrics) == ["before", "after"]
+    assert list(metrics) == ["before", "clipped", "after"]
     assert all(list(found) == list(METRICS) for found in metrics.values())
     assert sorted(path.name for path in output.iterdir()) == ["after.json", "before.json"]
     before, after = (json.loads((output / f"{stage}.json").read_text()) for stage in ("before", "after"))
@@ -599,7 +599,7 @@ def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     done(*command[1:], "--force")
     weights: Words = ["--weights", "better.safetensors"]
     done("eval", custom, *weights, "--data", shapes_folder, "--json", tmp_path / "figures.json")
-    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "after"]
+    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "clipped", "after"]
     assert done("predict", custom, shapes_folder / "val", *weights).startswith("4 images: ")
     assert done("predict", custom, shapes_folder / "val").startswith("4 images: ")
     line = the_line(run("eval", "better.safetensors", "--data", shapes_folder))

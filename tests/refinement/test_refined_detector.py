@@ -16,6 +16,7 @@ from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Profile
 from refinebox.refinement.architecture import ARCHITECTURES, SPATIAL
 from refinebox.refinement.move import clipped
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
@@ -157,3 +158,20 @@ def test_a_refiner_that_moves_nothing_leaves_boxes_but_for_the_borders(detector:
     model = RefinedDetector(detector, Refiner(detector.channels, detector.strides, architecture=SPATIAL))
     before, after = model.before_and_after(images, sizes)
     torch.testing.assert_close(after.boxes, clipped(before.boxes))
+
+
+def test_a_quality_head_changes_scores_of_refined_boxes_alone(detector: Detector) -> None:
+    images, sizes = torch.randn(2, 3, 64, 64), torch.tensor([[64, 64], [64, 48]])
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides, architecture=SPATIAL), 5)
+    plain = model(images, sizes)
+    model.refiner.quality = Quality(3, len(detector.category_ids)).eval()
+    rescored = model(images, sizes)
+    old, new = model.scores_of(plain), model.scores_of(rescored)
+    assert torch.equal(rescored.boxes, plain.boxes)
+    assert ((new > 0) & (new <= 1)).all()
+    best = old.amax(-1).topk(5).indices
+    others = torch.ones(old.shape[:2], dtype=torch.bool).scatter(1, best, False)
+    torch.testing.assert_close(new[others], 1e-3 * old[others])
+    assert (new[~others] > 1e-2).all()
+    found = model.postprocess(new, rescored.boxes, sizes)
+    assert torch.equal(found[0].scores, new[0].flatten().sort(descending=True).values[: len(found[0].scores)])

@@ -9,6 +9,7 @@ from recorded_refiners import PUBLISHED
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import ARCHITECTURES
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner
 
@@ -31,6 +32,17 @@ def test_the_architecture_survives(tmp_path: Path, name: str) -> None:
     checkpoint.write(tmp_path / "ours.safetensors", refiner.state_dict(), metadata)
     again = load_refiner(tmp_path / "ours.safetensors")
     assert again.architecture == refiner.architecture
+    assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in refiner.state_dict().items())
+
+
+def test_the_quality_head_survives(tmp_path: Path) -> None:
+    refiner = Refiner((8, 16), (8, 16), steps=2)
+    refiner.quality = Quality(2, 5)
+    refiner.quality.strength.fill_(0.3)
+    metadata = {"kind": "refiner", "strides": [8, 16], "steps": 2}
+    checkpoint.write(tmp_path / "ours.safetensors", refiner.state_dict(), metadata)
+    again = load_refiner(tmp_path / "ours.safetensors")
+    assert again.quality is not None
     assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in refiner.state_dict().items())
 
 

@@ -156,6 +156,23 @@ def test_a_refiner_that_makes_boxes_worse_is_refused(
     assert not output.exists()
 
 
+def test_a_refiner_that_held_out_images_do_not_speak_for_is_refused(
+    detector: Detector, detector_file: Path, tmp_path: Path, output: Path
+) -> None:
+    refiner_file = written(tmp_path / "best.safetensors", detector, after=40.5)
+    tensors, history = checkpoint.read(refiner_file)
+    history["choice"] = {"images": 20, "refine": False, "boxes": {"mean": 0.5, "low": -1.0, "high": 2.0}}
+    checkpoint.write(refiner_file, tensors, history)
+    expected = (
+        r"best\.safetensors is not worth applying: on 20 held-out training images AP changes by \+0\.5 "
+        r"\(95 %: -1\.0 to \+2\.0\); train it longer or on more images, or pass --force"
+    )
+    with pytest.raises(ValueError, match=expected):
+        apply(detector, detector_file, refiner_file, output)
+    apply(detector, detector_file, refiner_file, output, force=True)
+    assert checkpoint.read_metadata(output)["choice"] == history["choice"]
+
+
 @pytest.mark.parametrize("after", [40.0, None], ids=["equal", "unknown"])
 def test_a_refiner_that_is_not_known_to_be_worse_is_taken(
     after: float | None, detector: Detector, detector_file: Path, tmp_path: Path, output: Path
