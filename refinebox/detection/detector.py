@@ -210,8 +210,8 @@ class Detector(nn.Module):
         ids = torch.tensor(self.category_ids, device=scores.device)
         detections = []
         for image_scores, image_boxes in zip(scores, pixels, strict=True):
-            query, column, score = choose(self.profile.final, image_scores, image_boxes)
-            detections.append(Detections(image_boxes[query], score, ids[column], query))
+            query, column, score, chosen = choose(self.profile.final, image_scores, image_boxes)
+            detections.append(Detections(chosen, score, ids[column], query))
         return detections
 
     def predict(self, images: Sequence[str | Path | Image.Image]) -> list[Detections]:

@@ -43,6 +43,8 @@ class Quality(nn.Module):
         strength: from 0 to 1, how far scores follow it.
     """
 
+    strength: Tensor
+
     def __init__(self, steps: int, columns: int) -> None:
         super().__init__()
         boxes = measured(steps)
@@ -93,8 +95,8 @@ def gather_evidence(scores: Tensor, stages: list[Tensor], seen: Tensor, sizes: T
 
     logits = inverse_sigmoid(scores, 1e-6)  # [B, N, K]
     if scores.shape[-1] > 1:
-        first, second = logits.topk(2, dim=-1).values.split(1, dim=-1)
-        other = torch.where(logits == first, second, first)
+        best = logits.topk(2, dim=-1).values  # [B, N, 2]
+        other = torch.where(logits == best[..., :1], best[..., 1:], best[..., :1])
     else:
         other = torch.zeros_like(logits)
     duplicate, rival = torch.zeros_like(logits), torch.zeros_like(logits)

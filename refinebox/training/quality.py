@@ -112,7 +112,7 @@ def learn(head: Quality, known: Examples, seed: int) -> None:
             each[chosen].to(device) for each in (known.boxes, known.pairs, known.columns, known.wanted)
         )
         optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(head(boxes, pairs, columns), wanted).backward()
+        F.binary_cross_entropy_with_logits(head(boxes, pairs, columns), wanted).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     head.eval()

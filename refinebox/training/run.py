@@ -17,7 +17,7 @@ from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
-from refinebox.training.choice import Choice
+from refinebox.training.held_out import Choice
 from refinebox.training.learner import Learner
 from refinebox.training.settings import Settings
 from refinebox.training.tensorboard import Board

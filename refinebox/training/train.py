@@ -12,7 +12,7 @@ from refinebox.evaluation import detect
 from refinebox.evaluation.link import Link
 from refinebox.progress import tell
 from refinebox.refinement.refined_detector import RefinedDetector
-from refinebox.training.choice import conclude, hold_out
+from refinebox.training.held_out import conclude, hold_out
 from refinebox.training.interruption import Interrupted, Interruption
 from refinebox.training.learner import Learner
 from refinebox.training.lessons import Lessons
@@ -88,8 +88,8 @@ def train(
                     interruption.signal,
                 )
     if settings.quality or held_out is not None:
-        splits, asked = (learned, held_out, validation), {"batch_size": part_size(settings), "workers": workers}
-        conclude(run.best, detector, *splits, settings, categories, **asked)
+        splits = learned, held_out, validation
+        conclude(run.best, detector, *splits, settings, categories, batch_size=part_size(settings), workers=workers)
     return run.report()
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refinebox.evaluation.evaluator import Metrics, points
-from refinebox.training.choice import Choice
+from refinebox.training.held_out import Choice
 
 TROUBLE = 0.1  # share of far matches that is worth mentioning
 FEW = 50  # held-out images

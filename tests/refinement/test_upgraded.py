@@ -13,10 +13,12 @@ from typing import NoReturn
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import refinebox
 from refinebox.data import shapes
 from refinebox.data.annotations import CocoData
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import build, describe, load_detector
@@ -449,3 +451,20 @@ def test_data_of_fewer_categories_leaves_a_file_that_can_be_loaded(
     write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)
     assert load(output).category_ids == (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("refined", [True, False], ids=["refiner", "voting alone"])
+def test_voting_is_part_of_the_file(
+    refined: bool, detector: Detector, detector_file: Path, refiner_file: Path, output: Path
+) -> None:
+    """Without a refiner the file holds the detector alone, which ends as it did but for the votes."""
+    detector.profile = replace(detector.profile, choice=Choice("suppression", iou=0.5, above=0.0))
+    before = detector.predict([Image.new("RGB", (80, 64))])[0]
+    apply(detector, detector_file, refiner_file if refined else None, output, voting=True)
+    model = load(output)
+    assert model.profile.final == Choice("suppression", iou=0.5, above=0.0, voting=0.75)
+    assert isinstance(model, RefinedDetector) == refined
+    if not refined:
+        after = model.predict([Image.new("RGB", (80, 64))])[0]
+        assert torch.equal(after.scores, before.scores)
+        assert not torch.equal(after.boxes, before.boxes)

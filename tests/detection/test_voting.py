@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_convert, box_iou
 
-from refinebox.refinement.voting import voted
+from refinebox.detection.choice import Choice, choose
+from refinebox.detection.voting import voted
 
 
 def crowd(count: int = 60) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,3 +61,14 @@ def test_a_box_alone_stays() -> None:
 def test_nothing_found_is_nothing_voted() -> None:
     empty = torch.empty(0)
     assert voted(torch.empty(0, 4), empty, empty.long(), empty.long()).shape == (0, 4)
+
+
+def test_the_final_choice_votes_where_it_suppresses() -> None:
+    boxes, scores, labels = crowd()
+    table = torch.zeros(len(boxes), 2).scatter(1, labels[:, None], scores[:, None])
+    plain = choose(Choice("suppression", iou=0.65, above=0.0), table, boxes)
+    voting = choose(Choice("suppression", iou=0.65, above=0.0, voting=0.75), table, boxes)
+    assert torch.equal(voting.query, plain.query)
+    assert torch.equal(voting.score, plain.score)
+    torch.testing.assert_close(voting.boxes, voted(boxes, scores, labels, plain.query))
+    assert torch.equal(plain.boxes, boxes[plain.query])

@@ -101,13 +101,14 @@ def conclude(
     refiner, history = load_refiner_and_history(path)
     refiner.to(next(detector.parameters()).device)
     refiner.quality = None  # of an earlier end of the same training
-    plain, asked = deepcopy(refiner), {"batch_size": batch_size, "workers": workers}
+    plain = deepcopy(refiner)
+    asked: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "unreadable": list[str]()}
     links = [Link.between(detector, data, categories) for data in (learned, validation)]
     if settings.quality:
         refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
     if held_out is not None:
         others = {"rescored": refiner} if settings.quality else {}
-        rows = detect(RefinedDetector(detector, plain), held_out, links[0], others=others, unreadable=[], **asked)
+        rows = detect(RefinedDetector(detector, plain), held_out, links[0], others=others, **asked)
         boxes = difference(held_out, rows.get("clipped", rows["before"]), rows["after"])
         scores = difference(held_out, rows["after"], rows["rescored"]) if settings.quality else None
         rescore = scores is not None and scores.low > 0
@@ -116,7 +117,7 @@ def conclude(
         history["choice"] = asdict(Choice(len(held_out.images), boxes.low > 0, rescore, boxes, scores))
     if refiner.quality is not None:
         model = RefinedDetector(detector, refiner)
-        history["after"] = evaluate(model, validation, links[1], unreadable=[], **asked)["after"]
+        history["after"] = evaluate(model, validation, links[1], **asked)["after"]
     if distributed.rank() == 0:
         checkpoint.write(path, refiner.state_dict(), history)
     distributed.gathered([])

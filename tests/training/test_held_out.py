@@ -18,8 +18,8 @@ from refinebox.refinement.architecture import SPATIAL
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner_and_history
-from refinebox.training import choice
-from refinebox.training.choice import FEWEST, Choice, conclude, hold_out
+from refinebox.training import held_out as deciding
+from refinebox.training.held_out import FEWEST, Choice, conclude, hold_out
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
 from refinebox.training.verdict import Report
@@ -91,8 +91,8 @@ def test_the_choice_is_made_and_written(
     path = tmp_path / "best.safetensors"
     best = {"before": METRICS, "clipped": METRICS, "after": METRICS, "weights": "averaged", "far_matches": 0.2}
     write_refiner(path, refiner, detector, {}, best)
-    monkeypatch.setattr(choice, "detect", found)
-    monkeypatch.setattr(choice, "train_quality", lambda *_: Quality(refiner.steps, len(detector.category_ids)))
+    monkeypatch.setattr(deciding, "detect", found)
+    monkeypatch.setattr(deciding, "train_quality", lambda *_: Quality(refiner.steps, len(detector.category_ids)))
     learned, held_out = hold_out(many, 0.5, seed=0)
     settings = Settings(quality=quality)
     conclude(path, detector, learned, held_out, validation, settings, "check", batch_size=2, workers=0)
