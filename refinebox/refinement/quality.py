@@ -44,6 +44,10 @@ class Quality(nn.Module):
     """
 
     strength: Tensor
+    box_mean: Tensor
+    box_deviation: Tensor
+    pair_mean: Tensor
+    pair_deviation: Tensor
 
     def __init__(self, steps: int, columns: int) -> None:
         super().__init__()
@@ -68,7 +72,8 @@ class Quality(nn.Module):
         """``[B, N, K]``: scores p become p^(1 - a) u^a, where u is the quality and a the strength."""
         columns = torch.arange(scores.shape[-1], device=scores.device)
         quality = self(evidence.boxes[:, :, None], evidence.pairs, columns).sigmoid()  # [B, N, K]
-        return scores ** (1 - self.strength) * quality**self.strength
+        rescored: Tensor = scores ** (1 - self.strength) * quality**self.strength
+        return rescored
 
 
 def measured(steps: int) -> int:
