@@ -12,11 +12,15 @@ EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published 
 
 def apply(
     detector: DetectorName,
-    refiner: Annotated[
-        str,
-        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
-    ],
     output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
+    refiner: Annotated[
+        str | None,
+        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
+    ] = None,
+    voting: Annotated[
+        bool,
+        typer.Option("--voting", help="Let suppressed candidates move the boxes that are kept; needs no training."),
+    ] = False,
     weights: Weights = None,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
@@ -28,10 +32,12 @@ def apply(
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
-    refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
+    refiner_file = Path(refiner) if refiner else None
+    if refiner == "published":
+        refiner_file = published_refiner(detector, weights, force=force)
     model = load(detector, weights, "cpu")
     detector_file = None if is_custom(detector) else weights_path(detector, weights)
-    metadata = upgrade(model, detector_file, refiner_file, output, force=force)
+    metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (
         f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"

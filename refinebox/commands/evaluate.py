@@ -36,7 +36,7 @@ def evaluate(
     workers: Workers = 0,
     device: Device = "auto",
     output: Annotated[
-        Path, typer.Option(help="Folder for before.json and after.json in COCO's results format.")
+        Path, typer.Option(help="Folder for before.json, after.json and the like in COCO's results format.")
     ] = Path("results"),
     json_file: Json = None,
 ) -> None:

@@ -65,6 +65,18 @@ def train(
             min=0, max=1, help="Decay of the weights' moving average, 0 for none. Default 0.998, published 0."
         ),
     ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="Share of the training images that is not learned from and decides whether the refiner is worth it. "
+            "Default 0.1, published 0.",
+        ),
+    ] = None,
+    quality: Annotated[
+        bool, typer.Option("--quality", help="Also learn how good the refined boxes are, and change scores by that.")
+    ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="How often the refiner moves each box. Default 3.")] = None,
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Cut each batch into so many parts to save memory.")

@@ -85,7 +85,8 @@ class Detector(nn.Module):
         images = self._padded(images).contiguous(memory_format=torch.channels_last)
         with self._autocast(images.device):
             output = self.detect(images, sizes) if proposals is None else self.detect_given(images, sizes, proposals)
-        return DetectorOutput(tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits))
+        features, boxes, logits = tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits)
+        return replace(output, features=features, boxes=boxes, logits=logits)
 
     @torch.no_grad()
     def features(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
@@ -177,6 +178,10 @@ class Detector(nn.Module):
             return logits.softmax(-1)[..., :-1]
         return logits if self.profile.classification == "probability" else logits.sigmoid()
 
+    def scores_of(self, output: DetectorOutput) -> Tensor:
+        """``[B, Q, K]`` probabilities of the categories: what rescored them said, or else :meth:`scores`."""
+        return self.scores(output.logits) if output.rescored is None else output.rescored
+
     def postprocess(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The detections of each image: :meth:`select`, then :meth:`finish`; arguments as for :meth:`select`."""
         found = self.select(scores, boxes, sizes)
@@ -208,8 +213,8 @@ class Detector(nn.Module):
         ids = torch.tensor(self.category_ids, device=scores.device)
         detections = []
         for image_scores, image_boxes in zip(scores, pixels, strict=True):
-            query, column, score = choose(self.profile.final, image_scores, image_boxes)
-            detections.append(Detections(image_boxes[query], score, ids[column], query))
+            query, column, score, chosen = choose(self.profile.final, image_scores, image_boxes)
+            detections.append(Detections(chosen, score, ids[column], query))
         return detections
 
     def predict(self, images: Sequence[str | Path | Image.Image]) -> list[Detections]:
@@ -225,7 +230,7 @@ class Detector(nn.Module):
             batch, sizes = self.profile.input.pad([self.preprocess(image)])
             output = self(batch.to(device), sizes.to(device))
             original = torch.tensor([[image.height, image.width]], device=device)
-            detections += self.postprocess(self.scores(output.logits), output.boxes, original)
+            detections += self.postprocess(self.scores_of(output), output.boxes, original)
         return detections
 
 

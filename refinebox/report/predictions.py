@@ -95,7 +95,7 @@ def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections
     batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
     found = stages(detector, batch)
     last = found.get("after", found["before"])
-    [chosen] = detector.select(detector.scores(last.logits), last.boxes, batch.original_sizes)
+    [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
     if "after" not in found:
         return {"before": chosen}
     unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]

@@ -27,7 +27,7 @@ from refinebox.files import checkpoint
 from refinebox.training.observation import Observation, observe
 from refinebox.training.record import Record, empty_maps, encode, fill, read, recorded
 
-FORM = 1  # of the files; counts up when what they mean changes
+FORM = 2  # of the files; counts up when what they mean changes
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,13 @@ class Cache(Dataset[Piece]):
         folder: of the records of any number of detectors.
         limit: bytes that the files in ``folder`` may take; beyond it boxes are still kept, but no more cells.
         detector, dataset: what is trained on what.
+        enlargement: how far around its boxes the refiner looks, as :class:`Architecture` says.
     """
 
-    def __init__(self, folder: Path, limit: float, detector: Detector, dataset: CocoDataset) -> None:
-        self.dataset, self.strides = dataset, detector.strides
+    def __init__(
+        self, folder: Path, limit: float, detector: Detector, dataset: CocoDataset, enlargement: float = 1.0
+    ) -> None:
+        self.dataset, self.strides, self.enlargement = dataset, detector.strides, enlargement
         depends = {
             "form": FORM,
             "detector": detector.weights_sha256(),
@@ -85,6 +88,7 @@ class Cache(Dataset[Piece]):
             "precision": detector.precision,
             "augmentation": dataset.augmentation,
             "seed": dataset.seed,
+            "enlargement": enlargement,
         }
         self.folder = folder / _digest(depends)[:16]
         remove_leftovers(folder)
@@ -154,7 +158,10 @@ class Cache(Dataset[Piece]):
         """The records of all images, of which those that were missing have been written."""
         padded, device = batch.images.shape[-2:], batch.images.device
         return [
-            self._written(path, recorded(seen, index, len(batch.targets[index].boxes), padded, self.strides))
+            self._written(
+                path,
+                recorded(seen, index, len(batch.targets[index].boxes), padded, self.strides, self.enlargement),
+            )
             if record is None
             else record.to(device)
             for index, (path, record) in enumerate(zip(piece.paths, piece.records, strict=True))

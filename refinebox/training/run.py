@@ -17,6 +17,7 @@ from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
+from refinebox.training.held_out import Choice
 from refinebox.training.learner import Learner
 from refinebox.training.settings import Settings
 from refinebox.training.tensorboard import Board
@@ -71,7 +72,9 @@ class Progress:
                 "epoch": self.epoch,
                 "weights": "averaged" if weights == "averaged" else "last",
                 "before": metrics["before"],
+                "clipped": metrics.get("clipped"),
                 "after": metrics[weights],
+                "far_matches": means.get("far_matches", 0.0),
             }
         line = {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}
         if self.unreadable:
@@ -166,9 +169,18 @@ class Run:
             resume.save(self.state, learner.models, learner.optimizer, asdict(self.progress))
 
     def report(self) -> Report:
-        """How the training ended."""
-        best = self.progress.best or {}
-        return Report(self.best, best["before"], best["after"], best["weights"], self.progress.seconds)
+        """How the training ended, as the refiner's file says."""
+        best = checkpoint.read_metadata(self.best)
+        return Report(
+            self.best,
+            best["before"],
+            best["after"],
+            best["weights"],
+            self.progress.seconds,
+            best["clipped"],
+            Choice.read(best),
+            best["far_matches"],
+        )
 
     def seconds(self) -> float:
         """Wall time of all sittings together."""
@@ -242,7 +254,7 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 def sentence(line: Mapping[str, Any], epochs: int) -> str:
     """One epoch in one line for people."""
     weights = better_weights(line)
-    before, after = points(line["before"]), points(line[weights])
+    before, after = points(line.get("clipped") or line["before"]), points(line[weights])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
     note = " with averaged weights" if weights == "averaged" else ""
     text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
@@ -260,6 +272,7 @@ def write_refiner(
         "kind": "refiner",
         "strides": refiner.strides,
         "steps": refiner.steps,
+        "architecture": asdict(refiner.architecture),
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
         **described_input(detector.profile.input),

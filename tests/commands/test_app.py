@@ -74,10 +74,36 @@ def test_the_version_is_shown() -> None:
     assert done("--version") == f"{refinebox.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict"])
+@pytest.mark.parametrize(
+    "command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict", "info"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     assert command in done("--help")
     assert "Usage: " in done(command, "--help")
+
+
+def test_a_file_is_described(refiner_file: Path, upgraded: Path, detector_file: Path, tmp_path: Path) -> None:
+    lines = done("info", refiner_file).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        *("kind", "architecture", "reads", "parameters", "trained on", "validation AP")
+    ]
+    parts = "pyramid with output convolutions, head reads mean, area 1 x the box, logit moves; 3 steps"
+    assert lines[1] == f"architecture:  published: {parts}"
+    assert lines[-1] == "validation AP: 40.0 before, 41.2 after"
+    assert "detector:      tiny (dab_detr), 6 categories\n" in done("info", upgraded)
+    assert done("info", detector_file).splitlines()[0] == "kind:     detector"
+    line = the_line(run("info", tmp_path / "none.safetensors"))
+    assert line == f"refinebox: no checkpoint at {tmp_path / 'none.safetensors'}; check the path"
+
+
+def test_there_must_be_something_to_apply(detector_file: Path, tmp_path: Path) -> None:
+    arguments: Words = ["apply", "--detector", detector_file, "--output", tmp_path / "better.safetensors"]
+    assert the_line(run(*arguments)) == ("refinebox: there is nothing to apply; name a --refiner, or pass --voting")
+    assert the_line(run(*arguments, "--voting")) == (
+        "refinebox: tiny drops no candidates, so none can vote; leave out --voting, which is for detectors that "
+        "end in suppression"
+    )
+    assert not (tmp_path / "better.safetensors").exists()
 
 
 def test_the_analysis_prints_its_rules_and_writes_its_figures(
@@ -599,7 +625,7 @@ def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     done(*command[1:], "--force")
     weights: Words = ["--weights", "better.safetensors"]
     done("eval", custom, *weights, "--data", shapes_folder, "--json", tmp_path / "figures.json")
-    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "after"]
+    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "clipped", "after"]
     assert done("predict", custom, shapes_folder / "val", *weights).startswith("4 images: ")
     assert done("predict", custom, shapes_folder / "val").startswith("4 images: ")
     line = the_line(run("eval", "better.safetensors", "--data", shapes_folder))

@@ -21,7 +21,7 @@ def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     images = {"train": 8, "val": 6}
     summary = demo.run(output, seed=3, images=images, chosen=replace(demo.settings(), epochs=1))
     assert json.loads((output / "summary.json").read_text()) == summary
-    assert summary.keys() == {"before", "after", "oracle", "seconds", "seed", "files"}
+    assert summary.keys() == {"before", "clipped", "after", "oracle", "seconds", "seed", "files"}
     assert summary["seed"] == 3
     assert summary["oracle"].keys() == {"none", "class", "box", "both"}
     assert all(
