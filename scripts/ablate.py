@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -23,7 +22,6 @@ import torch
 
 from refinebox.data import annotations
 from refinebox.data.annotations import CocoData
-from refinebox.data.batches import loaded
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
 from refinebox.evaluation.bootstrap import difference
@@ -38,8 +36,8 @@ from refinebox.refinement.refiner import Refiner
 from refinebox.training import settings as recipes
 from refinebox.training.cache import Cache
 from refinebox.training.learner import Learner
+from refinebox.training.lessons import Lessons
 from refinebox.training.settings import Settings
-from refinebox.training.train import steps_of, training_dataset
 
 WIDEST = 2.0  # enlargement of any variant, for which the cache must hold cells
 BASE = Settings(augmentation="flip", variants=2)
@@ -65,34 +63,30 @@ VARIANTS: dict[str, Settings] = {
 }
 
 
-def trained(detector: Detector, source: Cache, variant: str, settings: Settings) -> Learner:
+def trained(detector: Detector, lessons: Lessons, variant: str, settings: Settings) -> Learner:
     """A refiner after all its epochs, as :mod:`refinebox.training.train` makes it."""
     learner = Learner.start(detector, settings)
     if variant == "spatial, random start":
         learner.refiner.bboxes_refiner.bboxes_deltas.reset_parameters()
-        learner.average.module.load_state_dict(learner.refiner.state_dict())
-    observe = partial(source.observe, detector)
+        learner.averaged.load_state_dict(learner.refiner.state_dict())
+    steps = len(lessons.steps())
     for epoch in range(settings.epochs):
-        source.dataset.variant = settings.variant(epoch)
-        steps = steps_of(source, settings, epoch)
-        for place, piece in enumerate(loaded(source, steps)):
-            rate = settings.rate(epoch * len(steps) + place, settings.epochs * len(steps))
-            for group in learner.optimizer.param_groups:
-                group["lr"] = rate
-            learner.step(observe, [piece.to(torch.device("cpu"))], settings, epoch)
+        for place, batches in enumerate(lessons.batches(epoch)):
+            learner.set_rate(settings.rate(epoch * steps + place, settings.epochs * steps))
+            learner.step(lessons.observe, batches, settings, epoch)
     return learner
 
 
 @torch.no_grad()
-def rows_of(detector: Detector, refiners: Sequence[Refiner], data: CocoData, link: Link) -> dict[str, Rows]:
-    """``before``, ``clipped`` (the detector's own boxes cut at the borders), and what each refiner makes of them."""
-    model = RefinedDetector(detector, refiners[0])
+def rows_of(detector: Detector, refiner: Refiner, data: CocoData, link: Link) -> dict[str, Rows]:
+    """``before``, ``clipped`` (the detector's own boxes cut at the borders), and ``after``."""
+    model = RefinedDetector(detector, refiner)
     found = []
     for batch in evaluation_batches(detector, data, link, batch_size=4, workers=0, description="evaluate"):
         batch = batch.to(torch.device("cpu"))
         before = detector(batch.images, batch.sizes)
-        outputs = {"before": before, "clipped": replace(before, boxes=clipped(before.boxes))}
-        outputs |= {f"after {place}": model.refined(before, batch.sizes, each) for place, each in enumerate(refiners)}
+        free = replace(before, boxes=clipped(before.boxes))
+        outputs = {"before": before, "clipped": free, "after": model.refined(before, batch.sizes)}
         scores = detector.scores(before.logits)
         found.append(
             {
@@ -114,19 +108,19 @@ def run(
     detector: Detector, training: CocoData, validation: CocoData, cache: Path, variant: str, settings: Settings
 ) -> dict[str, Any]:
     """One training and what it gave."""
-    links = [Link.between(detector, split) for split in (training, validation)]
-    dataset = training_dataset(detector, training, links[0], settings)
-    source = Cache(cache, math.inf, detector, dataset, WIDEST)
+    lessons = Lessons(detector, training, settings)
+    lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST)
     start = time.process_time()
-    learner = trained(detector, source, variant, settings)
+    learner = trained(detector, lessons, variant, settings)
     seconds = time.process_time() - start
-    rows = rows_of(detector, [learner.averaged if settings.average else learner.refiner], validation, links[1])
+    refiner = learner.averaged if settings.average else learner.refiner
+    rows = rows_of(detector, refiner, validation, Link.between(detector, validation))
     evaluate = Evaluator(validation)
-    interval = difference(validation, rows["clipped"], rows["after 0"], resamples=300)
+    interval = difference(validation, rows["clipped"], rows["after"], resamples=300)
     return {
         "before": short(evaluate, rows["before"]),
         "clipped": short(evaluate, rows["clipped"]),
-        "after": short(evaluate, rows["after 0"]),
+        "after": short(evaluate, rows["after"]),
         "interval": [interval.low, interval.high],
         "cpu_seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in learner.refiner.parameters()),

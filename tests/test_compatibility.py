@@ -5,6 +5,7 @@ what 0.1.0 made of them; most weights of the refiner are 0, so that they take no
 """
 
 import tarfile
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -16,11 +17,11 @@ import refinebox
 from refinebox.data import annotations, layout
 from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
-from refinebox.training.settings import PUBLISHED, Settings
+from refinebox.training.settings import PUBLISHED, RECIPES
 from refinebox.training.train import train
 
 ARCHIVE = Path(__file__).with_name("files_0_1_0.tar.gz")
-OLD = Settings(epochs=2, batch_size=2, variants=1, augmentation="flip", average=0.0)
+OLD = replace(RECIPES["0.1.0"], epochs=2, batch_size=2, variants=1, augmentation="flip", average=0.0)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def settings() -> "Settings":
     """Of the demo's training."""
     from refinebox.training.settings import Settings
 
-    return Settings(epochs=7, batch_size=3, augmentation="flip")
+    return Settings(epochs=5, jitter=1, augmentation="flip", quality=True)
 
 
 def run(

@@ -36,8 +36,10 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/refiner"),
     resume: Annotated[bool, typer.Option("--resume", help="Continue the interrupted run in --output.")] = False,
     recipe: Annotated[
-        Literal["default", "published"],
-        typer.Option(help="Settings to start from; the options below change single ones."),
+        Literal["default", "published", "0.1.0"],
+        typer.Option(
+            help="Settings to start from, the paper's or version 0.1.0's; the options below change single ones."
+        ),
     ] = "default",
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training images. Default 12.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a step. Default 4, published 16.")] = None,

@@ -16,6 +16,7 @@ from refinebox.refinement.pyramid import WIDTH
 
 PAIR = 4  # numbers that are known of a box and a category
 OTHERS = 1e-3  # by which the scores of boxes that were not refined are multiplied, to stay below the others
+STRENGTH = 0.25  # between what was best on two data sets, docs/results.md
 NEIGHBOUR = 0.5  # IoU from which boxes are counted as neighbours
 
 
@@ -58,7 +59,7 @@ class Quality(nn.Module):
         for name, count in (("box", boxes), ("pair", PAIR)):
             self.register_buffer(f"{name}_mean", torch.zeros(count))
             self.register_buffer(f"{name}_deviation", torch.ones(count))
-        self.register_buffer("strength", torch.tensor(0.4))
+        self.register_buffer("strength", torch.tensor(STRENGTH))
         nn.init.zeros_(self.of_column.weight)
 
     def forward(self, boxes: Tensor, pairs: Tensor, columns: Tensor) -> Tensor:

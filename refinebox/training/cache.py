@@ -27,7 +27,7 @@ from refinebox.files import checkpoint
 from refinebox.training.observation import Observation, observe
 from refinebox.training.record import Record, empty_maps, encode, fill, read, recorded
 
-FORM = 2  # of the files; counts up when what they mean changes
+FORM = 1  # of the files; counts up when what they mean changes
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,7 @@ class Cache(Dataset[Piece]):
             "precision": detector.precision,
             "augmentation": dataset.augmentation,
             "seed": dataset.seed,
-            "enlargement": enlargement,
-        }
+        } | ({"enlargement": enlargement} if enlargement != 1 else {})  # as version 0.1.0 had it
         self.folder = folder / _digest(depends)[:16]
         remove_leftovers(folder)
         taken = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

@@ -19,7 +19,7 @@ from refinebox.report import curves
 from refinebox.training import resume
 from refinebox.training.held_out import Choice
 from refinebox.training.learner import Learner
-from refinebox.training.settings import Settings
+from refinebox.training.settings import FIRST, NEW, Settings
 from refinebox.training.tensorboard import Board
 from refinebox.training.verdict import Report
 
@@ -177,9 +177,9 @@ class Run:
             best["after"],
             best["weights"],
             self.progress.seconds,
-            best["clipped"],
+            best.get("clipped"),
             Choice.read(best),
-            best["far_matches"],
+            best.get("far_matches", 0.0),
         )
 
     def seconds(self) -> float:
@@ -223,6 +223,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         old = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
+    old = {name: asdict(FIRST)[name] for name in NEW} | old  # as version 0.1.0 had them without saying so
     changed = [
         f"{key} was {old.get(key)}, now {config.get(key)}"
         for key in {**old, **config}

@@ -89,7 +89,9 @@ PUBLISHED = Settings(
     held_out=0.0,
     architecture=architecture.PUBLISHED,
 )
-RECIPES = {"default": Settings(), "published": PUBLISHED}
+FIRST = Settings(least_overlap=0.0, held_out=0.0, architecture=architecture.PUBLISHED)  # default of version 0.1.0
+RECIPES = {"default": Settings(), "published": PUBLISHED, "0.1.0": FIRST}
+NEW = ("least_overlap", "held_out", "quality", "architecture")  # settings that 0.1.0 did not have
 VARIANTS = {"none": 1, "flip": 2, "multiscale": 4}  # that a cache keeps of each image, unless told otherwise
 
 
