@@ -19,7 +19,7 @@ from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 
 
-def load_detector(name: str, weights: str | Path | None = None) -> Detector:
+def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
     """A frozen detector.
 
     Args:
@@ -28,6 +28,7 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
             :class:`Detector` and is called with ``weights`` where they are given.
         weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
             folder); by default the published one, which is downloaded once.
+        ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
@@ -37,7 +38,7 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
     if is_custom(name):
         return custom(name, weights)
     path = weights_path(name, weights)
-    state, metadata = checkpoint.read(path)
+    state, metadata = checkpoint.read(path, ema)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
     if metadata:
@@ -57,7 +58,8 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
         settings=entry.settings if entry else {},
     )
     if config:
-        profile = importlib.import_module("refinebox.adapters.layouts.transformers_config").read(config, profile)
+        reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
+        profile = reader.read(config, profile, checkpoint.read_preprocessor(path))
     return build(state, profile, str(path))
 
 

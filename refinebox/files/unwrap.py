@@ -65,6 +65,7 @@ def states(content: Any) -> dict[str, State]:
         return found
     flat = {key: tensor for key, value in content.items() if (tensor := as_tensor(value)) is not None}
     flat = {str(key): tensor for key, tensor in flat.items() if isinstance(key, str) and key not in COUNTERS}
+    flat = {key: tensor for key, tensor in flat.items() if "." in key or not NEVER.search(key.casefold())}
     averaged = {key: tensor for key, tensor in flat.items() if key.partition(".")[0] in EMA}
     if averaged and len(averaged) < len(flat):
         return {"raw": {key: tensor for key, tensor in flat.items() if key not in averaged}, "ema": averaged}
