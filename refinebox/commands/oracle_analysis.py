@@ -89,6 +89,7 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
     from refinebox.commands.console import show
     from refinebox.files import checkpoint
     from refinebox.report import tables
+    from refinebox.report.headline import headline
     from refinebox.report.page import page
 
     if json_file is not None:
@@ -97,7 +98,7 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
         checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
     if html_file is not None:
         checkpoint.write_bytes(html_file, page(analysis).encode())
-    for line in analysis.remarks:
+    for line in (*analysis.remarks, headline(analysis)):
         typer.echo(line)
     show(tables.swaps_table(analysis), width=150)
     typer.echo("\n".join((*analysis.found.rules, tables.NOTE)))

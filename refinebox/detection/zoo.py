@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,8 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
     entry = DETECTORS.get(name)
     if entry is None and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
-            f"unknown detector {name!r}; known: {', '.join(DETECTORS)}, the path of a .safetensors file or of a "
-            "transformers folder, or package.module:function"
+            f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
+            "or of a transformers folder, or package.module:function"
         )
     if weights is not None:
         return Path(weights)
@@ -92,6 +93,12 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
         f"the weights of {name} have no address of their own; get them from {entry.source} and put the file at "
         f"{cached(name)}, or pass it as weights (--weights FILE)"
     )
+
+
+def nearest(name: str) -> str:
+    """The known name that a mistyped one may have meant, as a question; nothing where none is near."""
+    near = get_close_matches(name, DETECTORS, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def is_custom(name: str) -> bool:
