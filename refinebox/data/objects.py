@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from refinebox.data import frames
-from refinebox.data.fields import Box, box, enclosing, flag, number, whole
+from refinebox.data.fields import Box, box, brief, enclosing, flag, number, whole
 from refinebox.data.frames import Reading
 from refinebox.data.ids import LARGEST, Ids
 from refinebox.data.tally import Tally
@@ -69,8 +69,8 @@ def nothing(entries: Sequence[Any], ids: tuple[Ids, Ids], tally: Tally) -> str:
         values = [entry[what] for entry in entries if isinstance(entry, dict) and what in entry]
         unknown = sorted({str(value) for value in values if ids[column].number(value) is None})
         if unknown:
-            listed = f"; listed are {', '.join(map(str, list(ids[1].originals.values())[:20]))}" if column else ""
-            return message.format(", ".join(unknown[:5]), len(unknown)) + listed
+            listed = f"; listed are {', '.join(map(brief, list(ids[1].originals.values())[:20]))}" if column else ""
+            return message.format(", ".join(map(brief, unknown[:5])), len(unknown)) + listed
     return next(iter(tally.examples.values()), "all were left out")
 
 
