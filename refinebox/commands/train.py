@@ -176,6 +176,8 @@ def train(
 ) -> None:
     """Train a refiner; the detector stays as it is."""
     from refinebox.commands.inputs import load, read_split, training_splits
+    from refinebox.evaluation.doubts import beforehand
+    from refinebox.evaluation.link import Link
     from refinebox.training import settings
     from refinebox.training.rehearsal import rehearse
     from refinebox.training.train import train as run
@@ -185,6 +187,9 @@ def train(
     read = partial(read_split, strict=strict, boxes=boxes)
     named = (data, annotations, images), (data, val_annotations, val_images)
     splits = training_splits(read, *named, val_fraction, chosen.seed)
+    for name, split in zip(("train", "val"), splits, strict=True):
+        for doubt in beforehand(model, split, Link.between(model, split, categories)):
+            typer.echo(f"{name}: {doubt}")
     if dry_run:
         typer.echo(rehearse(model, *splits, chosen, categories, workers=workers, cached=bool(cache), strict=strict))
         return

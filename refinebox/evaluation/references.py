@@ -119,8 +119,8 @@ def categories(
         listed = ", ".join(f"{value} {brief(name)}" for value, name in list(data.categories.items())[:5])
         raise ValueError(
             f"detections name category ids that the data does not have: {', '.join(map(brief, unknown[:5]))}; is it of "
-            f"these annotations? The data has {listed}{' …' if len(data.categories) > 5 else ''}; if its categories are "
-            "places from 0, pass --categories order"
+            f"these annotations? The data has {listed}{' …' if len(data.categories) > 5 else ''}; if its categories "
+            "are places from 0, pass --categories order"
         )
     return {text: number for text, number in found.items() if number is not None}
 
