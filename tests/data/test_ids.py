@@ -22,7 +22,7 @@ def test_whole_numbers_are_kept_in_whatever_type(ids: list[Any]) -> None:
     assert [found.number(value) for value in ids] == [int(float(value)) for value in ids] == list(found.originals)
     assert not found.renumbered
     for number, value in zip(found.originals, ids, strict=True):
-        assert found.original(number) is value
+        assert found.originals[number] is value
         assert found.number(number) == found.number(float(number)) == found.number(str(number)) == number
 
 
@@ -44,7 +44,7 @@ def test_other_ids_are_numbered_and_found_again(ids: list[Any]) -> None:
     assert list(found.originals) == list(range(1, len(ids) + 1))
     assert found.renumbered
     assert [found.number(value) for value in ids] == list(found.originals)
-    assert [found.original(number) for number in found.originals] == ids
+    assert list(found.originals.values()) == ids
 
 
 @pytest.mark.parametrize("value", [99, "99", "", None, [1], {}, 1.5, "1_2", True, 2**70, float("nan")], ids=str)
@@ -55,4 +55,3 @@ def test_what_is_not_there_is_not_found(value: Any) -> None:
 def test_numbers_of_another_kind_are_told_apart() -> None:
     found = Ids.of(["7", 8, 9.0])
     assert found.changed == {7: "7"}
-    assert found.original(1000) == 1000
