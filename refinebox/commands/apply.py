@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DetectorName, Weights
+from refinebox.commands.options import DetectorName, Ema, Weights
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
@@ -22,6 +22,7 @@ def apply(
         typer.Option("--voting", help="Let suppressed candidates move the boxes that are kept; needs no training."),
     ] = False,
     weights: Weights = None,
+    ema: Ema = None,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
     ] = False,
@@ -35,7 +36,7 @@ def apply(
     refiner_file = Path(refiner) if refiner else None
     if refiner == "published":
         refiner_file = published_refiner(detector, weights, force=force)
-    model = load(detector, weights, "cpu")
+    model = load(detector, weights, "cpu", ema=ema)
     detector_file = None if is_custom(detector) else weights_path(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]

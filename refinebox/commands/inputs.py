@@ -1,24 +1,33 @@
 """What the command line names, opened: detectors, data, and places to write to."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import typer
 
 from refinebox import distributed
 from refinebox.data import annotations, layout
+from refinebox.data import split as splitting
 from refinebox.data.annotations import CocoData
+from refinebox.data.frames import Reading
+from refinebox.data.layout import Split
 from refinebox.detection.detector import Detector
 from refinebox.refinement.upgraded import open_model
 
 
 def load(
-    name: str, weights: Path | None, device: str, short_side: int | None = None, long_side: int | None = None
+    name: str,
+    weights: Path | None,
+    device: str,
+    short_side: int | None = None,
+    long_side: int | None = None,
+    *,
+    ema: bool | None = None,
 ) -> Detector:
     """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one."""
     place = distributed.start(device)
     with distributed.first_alone():  # what one has downloaded the others find
-        detector = open_model(name, weights)
+        detector = open_model(name, weights, ema)
     detector.resize(short_side, long_side)
     try:
         return detector.to(place)
@@ -27,13 +36,57 @@ def load(
 
 
 def read_split(
-    split: Literal["train", "val"], *named: Path | None, images_needed: bool = True, strict: bool = True
+    split: Split,
+    *named: Path | None,
+    images_needed: bool = True,
+    strict: bool = True,
+    boxes: Reading | None = None,
 ) -> CocoData:
     """A checked data set, of which it prints a summary; arguments as in :mod:`refinebox.data.annotations`."""
     found = layout.locate(split, *named, images_needed=images_needed)
-    data = annotations.read(*found, images_needed=images_needed, strict=strict)
+    data = annotations.read(*found, images_needed=images_needed, strict=strict, boxes=boxes)
     typer.echo(f"{split}: {data.summary()}")
     return data
+
+
+def training_splits(
+    read: Callable[..., CocoData],
+    training: tuple[Path | None, ...],
+    validation: tuple[Path | None, ...],
+    fraction: float,
+    seed: int,
+) -> tuple[CocoData, CocoData]:
+    """What to train on and what to validate on, said where both are the same.
+
+    Args:
+        read: :func:`read_split`.
+        training, validation: what is named of each.
+        fraction: the share of the training images that is kept for validation where nothing else is named for it.
+        seed: which images that is.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_split`, with the way on where only the validation images lack.
+    """
+    data = read("train", *training)
+    if fraction:
+        if any(validation[1:]):
+            raise ValueError("--val-fraction takes validation images from the training images; leave out --val-...")
+        kept = splitting.split(data, fraction, seed)
+        typer.echo(f"val: {kept[1].summary()}, kept out of the training images by seed {seed}")
+        return kept
+    try:
+        other = read("val", *validation)
+    except (FileNotFoundError, ValueError) as error:
+        if any(validation[1:]):
+            raise
+        raise type(error)(f"{error}; or keep some training images for it: --val-fraction 0.1") from error
+    same = splitting.common(data, other)
+    if same:
+        typer.echo(
+            f"val: {same} of its {len(other.images)} images are training images too, so AP on them says little about "
+            "others; --val-fraction 0.1 keeps a tenth of the training images for it"
+        )
+    return data, other
 
 
 def check_output_file(*paths: Path | None) -> None:

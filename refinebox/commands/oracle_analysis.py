@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refinebox.commands.options import (
+    DATA,
+    DETECTOR,
+    OUTPUT,
     Annotations,
     BatchSize,
+    Boxes,
     Categories,
     Data,
     Device,
+    Ema,
     Images,
     Json,
     LongSide,
@@ -26,14 +31,22 @@ EXAMPLE = "Example: refinebox oracle-analysis --results detections.json --data c
 
 
 def oracle_analysis(
-    detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
-    results: Annotated[Path | None, typer.Option(help="COCO results file of any detector, instead.")] = None,
-    refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.", rich_help_panel=DETECTOR)
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="COCO results file of any detector, instead.", rich_help_panel=DATA)
+    ] = None,
+    refined: Annotated[
+        Path | None, typer.Option(help="COCO results file of the same detector, refined.", rich_help_panel=DATA)
+    ] = None,
     weights: Weights = None,
+    ema: Ema = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
     categories: Categories = "check",
+    boxes: Boxes = None,
     min_iou: Annotated[float, typer.Option(min=0.1, max=0.95, help="What a refiner needs of a box.")] = 0.5,
     lvis: Annotated[bool, typer.Option("--lvis", help="Evaluate as LVIS does.")] = False,
     short_side: ShortSide = None,
@@ -42,18 +55,31 @@ def oracle_analysis(
     workers: Workers = 0,
     device: Device = "auto",
     json_file: Json = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with pictures.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write a line for each category.", rich_help_panel=OUTPUT)
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write a report with pictures.", rich_help_panel=OUTPUT)
+    ] = None,
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
     from refinebox.analysis import analysis
     from refinebox.commands.inputs import check_output_file, load, read_split
 
     check_output_file(json_file, csv_file, html_file)
-    model = load(detector, weights, device, short_side, long_side) if detector else None
-    truth = read_split("val", data, annotations, images, images_needed=results is None)
+    model = load(detector, weights, device, short_side, long_side, ema=ema) if detector else None
+    truth = read_split("val", data, annotations, images, images_needed=results is None, boxes=boxes)
     done = analysis.run(
-        truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
+        truth,
+        model,
+        results,
+        refined,
+        categories,
+        boxes=boxes,
+        min_iou=min_iou,
+        lvis=lvis,
+        batch_size=batch_size,
+        workers=workers,
     )
     publish(done, json_file, csv_file, html_file)
 
@@ -63,6 +89,7 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
     from refinebox.commands.console import show
     from refinebox.files import checkpoint
     from refinebox.report import tables
+    from refinebox.report.headline import headline
     from refinebox.report.page import page
 
     if json_file is not None:
@@ -71,7 +98,7 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
         checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
     if html_file is not None:
         checkpoint.write_bytes(html_file, page(analysis).encode())
-    for line in analysis.remarks:
+    for line in (*analysis.remarks, headline(analysis)):
         typer.echo(line)
     show(tables.swaps_table(analysis), width=150)
     typer.echo("\n".join((*analysis.found.rules, tables.NOTE)))

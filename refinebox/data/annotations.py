@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from refinebox.data import image_files, objects, sizes
-from refinebox.data.fields import whole
+from refinebox.data.fields import brief, whole
 from refinebox.data.frames import Reading
 from refinebox.data.ids import Ids
 from refinebox.data.images import read_image
@@ -161,9 +161,9 @@ def _parse(path: Path) -> dict[str, Any]:
             lacking = [field for field in fields if not isinstance(entry, dict) or entry.get(field) in (None, "")]
             if lacking:
                 raise ValueError(f"{path} is not COCO JSON: {key}[{index}] has no {lacking[0]!r}")
-            if fields and not isinstance(entry["id"], int | float | str):
+            if fields and (isinstance(entry["id"], bool) or not isinstance(entry["id"], int | float | str)):
                 raise ValueError(
-                    f"{path}: 'id' of {key}[{index}] is {str(entry['id'])[:80]}; expected a whole number or a name"
+                    f"{path}: 'id' of {key}[{index}] is {brief(entry['id'])}; expected a whole number or a name"
                 )
     if not content["images"]:
         raise ValueError(f"{path} lists no images; expected at least one")
@@ -187,8 +187,8 @@ def _numbered(
         first = kept.setdefault(str(entry["id"]), entry)
         if first is not entry and first[name] != entry[name]:
             raise ValueError(
-                f"{path} uses {article} {what} id twice; ids must be unique: {entry['id']} is {first[name]} and "
-                f"{entry[name]}"
+                f"{path} uses {article} {what} id twice; ids must be unique: {brief(entry['id'])} is "
+                f"{brief(first[name])} and {brief(entry[name])}"
             )
         tally.add(f"{what} entries that are there twice left out", f"id {entry['id']}", int(first is not entry))
     ids = Ids.of(entry["id"] for entry in kept.values())
@@ -228,7 +228,7 @@ def _located(
     missing = [name for name in names if name not in files]
     if missing and (strict or len(missing) == len(entries)):
         raise FileNotFoundError(
-            f"{len(missing)} of {len(entries)} images of {annotations} are not in {folder}, such as {missing[0]}"
+            f"{len(missing)} of {len(entries)} images of {annotations} are not in {folder}, such as {brief(missing[0])}"
         )
     tally.add("image files missing", "", len(missing))
     for entry, name in zip(entries, names, strict=True):

@@ -10,6 +10,7 @@ from typing import Any
 
 Box = list[int | float]  # four numbers
 
+BRIEF = 80  # characters of a value in a message
 WHOLE = re.compile(r"[+-]?\d+(\.0*)?")
 FLAGS = {"true": True, "yes": True, "false": False, "no": False, "": False}
 
@@ -64,6 +65,12 @@ def box(value: Any) -> Box | None:
         return None
     numbers = [number(part) for part in value]
     return None if any(part is None for part in numbers) else [part for part in numbers if part is not None]
+
+
+def brief(value: Any) -> str:
+    """A value for a message: on one line, and not more of it than tells which it is."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(value)[: BRIEF + 1])
+    return text if len(text) <= BRIEF else f"{text[:BRIEF]}…"
 
 
 def enclosing(segmentation: Any) -> Box | None:

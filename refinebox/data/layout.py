@@ -79,7 +79,7 @@ def images_of(annotations: Path, folder: Path, split: Split) -> Path:
     for path in (*wanted, *general):
         real = real_folder(path)
         if real is not None:
-            return real / "data" if (real / "data").is_dir() else real
+            return next((real / name for name in ("images", "data") if (real / name).is_dir()), real)
     if annotations.parent != folder / "annotations":
         return annotations.parent
     looked = [folder / name, folder / "images" / name, folder / "images"]
@@ -87,12 +87,11 @@ def images_of(annotations: Path, folder: Path, split: Split) -> Path:
 
 
 def real_folder(path: Path) -> Path | None:
-    """The folder at ``path``, whatever the case of its last part; None where there is none."""
+    """The folder at ``path``, whatever the letter case of its parts; None where there is none."""
     if path.is_dir():
         return path
-    if not path.parent.is_dir():
-        return None
-    folders = (one for one in path.parent.iterdir() if one.is_dir())
+    above = real_folder(path.parent) if path.parent != path else None
+    folders = (one for one in above.iterdir() if one.is_dir()) if above else iter(())
     return next((one for one in folders if one.name.casefold() == path.name.casefold()), None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from refinebox.data import frames
-from refinebox.data.fields import Box, box, enclosing, flag, number, whole
+from refinebox.data.fields import Box, box, brief, enclosing, flag, number, whole
 from refinebox.data.frames import Reading
 from refinebox.data.ids import LARGEST, Ids
 from refinebox.data.tally import Tally
@@ -63,15 +63,14 @@ def complete(
 def nothing(entries: Sequence[Any], ids: tuple[Ids, Ids], tally: Tally) -> str:
     """Why no annotation can be used, from the first."""
     for column, what, message in (
-        (0, "image_id", "annotations without images, image ids {} are not listed"),
+        (0, "image_id", "annotations without images, image ids {} ({} in all) are not listed"),
         (1, "category_id", "annotations of unknown categories {}"),
     ):
         values = [entry[what] for entry in entries if isinstance(entry, dict) and what in entry]
         unknown = sorted({str(value) for value in values if ids[column].number(value) is None})
         if unknown:
-            shown = ", ".join(unknown[:5]) + (f" ({len(unknown)} in all)" if len(unknown) > 5 else "")
-            listed = f"; listed are {', '.join(map(str, list(ids[1].originals.values())[:20]))}" if column else ""
-            return message.format(shown) + listed
+            listed = f"; listed are {', '.join(map(brief, list(ids[1].originals.values())[:20]))}" if column else ""
+            return message.format(", ".join(map(brief, unknown[:5])), len(unknown)) + listed
     return next(iter(tally.examples.values()), "all were left out")
 
 

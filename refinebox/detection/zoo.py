@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 
 
-def load_detector(name: str, weights: str | Path | None = None) -> Detector:
+def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
     """A frozen detector.
 
     Args:
@@ -28,6 +29,7 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
             :class:`Detector` and is called with ``weights`` where they are given.
         weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
             folder); by default the published one, which is downloaded once.
+        ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
@@ -37,7 +39,7 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
     if is_custom(name):
         return custom(name, weights)
     path = weights_path(name, weights)
-    state, metadata = checkpoint.read(path)
+    state, metadata = checkpoint.read(path, ema)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
     if metadata:
@@ -57,7 +59,8 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
         settings=entry.settings if entry else {},
     )
     if config:
-        profile = importlib.import_module("refinebox.adapters.layouts.transformers_config").read(config, profile)
+        reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
+        profile = reader.read(config, profile, checkpoint.read_preprocessor(path))
     return build(state, profile, str(path))
 
 
@@ -72,8 +75,8 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
     entry = DETECTORS.get(name)
     if entry is None and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
-            f"unknown detector {name!r}; known: {', '.join(DETECTORS)}, the path of a .safetensors file or of a "
-            "transformers folder, or package.module:function"
+            f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
+            "or of a transformers folder, or package.module:function"
         )
     if weights is not None:
         return Path(weights)
@@ -90,6 +93,12 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
         f"the weights of {name} have no address of their own; get them from {entry.source} and put the file at "
         f"{cached(name)}, or pass it as weights (--weights FILE)"
     )
+
+
+def nearest(name: str) -> str:
+    """The known name that a mistyped one may have meant, as a question; nothing where none is near."""
+    near = get_close_matches(name, DETECTORS, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def is_custom(name: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from refinebox.data.annotations import CocoData
-from refinebox.data.fields import whole
+from refinebox.data.fields import brief, whole
 from refinebox.data.image_files import Index, parts_of
 from refinebox.data.tally import Tally
 
@@ -30,11 +30,11 @@ def images(entries: Sequence[Mapping[str, Any]], data: CocoData, tally: Tally) -
     names = Names(data)
     by_stem = {item: names.number(str(item[0])) for item in references}
     if None in by_stem.values():
-        listed = ", ".join(map(str, unknown[:5]))
+        listed = ", ".join(map(brief, unknown[:5]))
         raise ValueError(
             f"detections name image ids that the data does not have: {listed}; is it of these annotations? "
             f"({len(unknown)} of its {len(references)} images are not in them; the data's begin with "
-            f"{', '.join(str(value) for value in list(data.image_ids.originals.values())[:3])})"
+            f"{', '.join(map(brief, list(data.image_ids.originals.values())[:3]))})"
         )
     tally.add("image ids matched with the names of the files", f"{references[0][0]!r}", len(references))
     return {item: number for item, number in by_stem.items() if number is not None}
@@ -74,7 +74,11 @@ def _by_name(
     unnamed = [item for item in references if by_name[item] is None]
     if unnamed and (other or any(by_id[item] is None for item in unnamed)):
         image, name = unnamed[0]
-        shown = f"file_name {name}" if name is not None else f"image_id {image}, which has no file_name beside it,"
+        shown = (
+            f"file_name {brief(name)}"
+            if name is not None
+            else f"image_id {brief(image)}, which has no file_name beside it,"
+        )
         raise ValueError(
             f"{shown} is no image of the data ({len(unnamed)} of {len(references)} are none); "
             "is it of these annotations?"
@@ -112,11 +116,11 @@ def categories(
         found = by_name
     unknown = [text for text, number in found.items() if number is None]
     if unknown:
-        listed = ", ".join(f"{value} {name}" for value, name in list(data.categories.items())[:5])
+        listed = ", ".join(f"{value} {brief(name)}" for value, name in list(data.categories.items())[:5])
         raise ValueError(
-            f"detections name category ids that the data does not have: {', '.join(unknown[:5])}; is it of these "
-            f"annotations? The data has {listed}{' …' if len(data.categories) > 5 else ''}; if its categories are "
-            "places from 0, pass --categories order"
+            f"detections name category ids that the data does not have: {', '.join(map(brief, unknown[:5]))}; is it of "
+            f"these annotations? The data has {listed}{' …' if len(data.categories) > 5 else ''}; if its categories "
+            "are places from 0, pass --categories order"
         )
     return {text: number for text, number in found.items() if number is not None}
 
@@ -129,7 +133,7 @@ def _by_place(ids: Mapping[str, Any], data: CocoData) -> dict[str, int]:
     wrong = [text for text, place in places.items() if place is None or not 0 <= place < len(listed)]
     if wrong:
         raise ValueError(
-            f"category ids are not places in a list of {len(listed)}: {', '.join(wrong[:5])}; expected 0 to "
-            f"{len(listed) - 1}"
+            f"category ids are not places in a list of {len(listed)}: {', '.join(map(brief, wrong[:5]))}; "
+            f"expected 0 to {len(listed) - 1}"
         )
     return {text: listed[place] for text, place in places.items() if place is not None}

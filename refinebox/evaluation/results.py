@@ -9,6 +9,7 @@ import numpy as np
 
 from refinebox.data import fields, frames
 from refinebox.data.annotations import LIMIT, CocoData
+from refinebox.data.fields import brief
 from refinebox.data.frames import Reading
 from refinebox.data.tally import Tally
 from refinebox.evaluation import references
@@ -84,7 +85,7 @@ def _parse(path: Path) -> list[Any]:
 def _rows(content: list[Any], data: CocoData, counting: Counting, tally: Tally) -> Rows:
     for index, entry in enumerate(content):
         if not isinstance(entry, dict):
-            raise ValueError(f"detection {index} is {str(entry)[:80]}; expected an object with {', '.join(FIELDS)}")
+            raise ValueError(f"detection {index} is {brief(entry)}; expected an object with {', '.join(FIELDS)}")
         lacking = [field for field in FIELDS if field not in entry]
         if lacking == ["image_id"] and entry.get("file_name"):
             lacking = []
@@ -122,13 +123,10 @@ def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
     numbers = [*entry["bbox"], entry["score"]] if isinstance(entry["bbox"], list) else [None]
     if all(isinstance(value, int | float) for value in numbers) and len(numbers) == 5:
         return (
-            f"the box or score of detection {wrong[0]}, in image {entry.get('image_id')}, is not finite; "
+            f"the box or score of detection {wrong[0]}, in image {brief(entry.get('image_id'))}, is not finite; "
             f"leave out such detections ({len(wrong)} in all)"
         )
-    shown = ", ".join(
-        f"{field} {entry.get(field)!r}" if len(repr(entry.get(field))) < 80 else f"{field} {repr(entry[field])[:80]}…"
-        for field in FIELDS
-    )
+    shown = ", ".join(f"{field} {brief(repr(entry.get(field)))}" for field in FIELDS)
     many = f" ({len(wrong)} in all)" if len(wrong) > 1 else ""
     return f"detection {wrong[0]} has {shown}{many}; expected numbers, and a box of x, y, width and height"
 
@@ -148,9 +146,10 @@ def _framed(rows: Rows, data: CocoData, wanted: Reading | None, tally: Tally) ->
         tally.add("detections with negative sides turned around", first, int(negative.sum()))
         rows = rows.copy()
         rows[negative, 1:5] = frames.upright(rows[negative, 1:5])
-    outside = known & ~frames.touching(rows[:, 1:5], sizes)
-    if outside.any():
-        tally.add("detections outside of their image", f"detection {np.flatnonzero(outside)[0]}", int(outside.sum()))
+    beyond = known & ~frames.inside(rows[:, 1:5], sizes)
+    if beyond.any():
+        first = f"detection {np.flatnonzero(beyond)[0]}"
+        tally.add("detections reach beyond their image, or are smaller than a pixel", first, int(beyond.sum()))
     return rows
 
 
@@ -180,6 +179,8 @@ def _count(rows: Rows, data: CocoData, tally: Tally) -> None:
     tally.add("images without detections", without[0] if without else "", len(without))
     beyond = len(rows) - int(top(rows, LIMIT, each_category=True).sum())
     tally.add(f"detections beyond the best {LIMIT} of a category in an image, which COCO does not count", "", beyond)
+    if len(rows) and len(np.unique(rows[:, 6])) == 1 < len(data.used):
+        tally.say(f"all detections are of one category, though objects are of {len(data.used)}")
     if len(rows) > 1 and len(np.unique(rows[:, 5])) == 1:
         tally.say("all detections have the same score, so that none is better than another; AP means little then")
 

@@ -71,15 +71,19 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: a file is not JSON; the message names it.
     """
-    names = "preprocessor_config.json", "config.json"
+    return read_preprocessor(path) | _read_beside(path, "config.json")
+
+
+def read_preprocessor(path: Path) -> dict[str, Any]:
+    """``preprocessor_config.json`` alone, as :func:`read_config` finds it."""
+    return _read_beside(path, "preprocessor_config.json")
+
+
+def _read_beside(path: Path, name: str) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
-    if path.is_dir() and not any((folder / name).is_file() for name in names):
+    if path.is_dir() and not (folder / name).is_file():
         folder = _step_in(path) or path
-    config: dict[str, Any] = {}
-    for name in names:
-        if (folder / name).is_file():
-            config |= _read_json(folder / name)
-    return config
+    return _read_json(folder / name) if (folder / name).is_file() else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -65,14 +65,17 @@ def states(content: Any) -> dict[str, State]:
         return found
     flat = {key: tensor for key, value in content.items() if (tensor := as_tensor(value)) is not None}
     flat = {str(key): tensor for key, tensor in flat.items() if isinstance(key, str) and key not in COUNTERS}
+    flat = {key: tensor for key, tensor in flat.items() if "." in key or not NEVER.search(key.casefold())}
     averaged = {key: tensor for key, tensor in flat.items() if key.partition(".")[0] in EMA}
     if averaged and len(averaged) < len(flat):
         return {"raw": {key: tensor for key, tensor in flat.items() if key not in averaged}, "ema": averaged}
-    if flat:
+    if any("." in key for key in flat):
         return {"raw": flat}
     others = [states(value) for key, value in content.items() if not NEVER.search(str(key).casefold())]
     others = [inner for inner in others if inner]
-    return others[0] if len(others) == 1 else {}
+    if len(others) == 1:
+        return others[0]
+    return {"raw": flat} if flat and not others else {}
 
 
 def as_tensor(value: Any) -> Tensor | None:

@@ -213,10 +213,10 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
     return detector
 
 
-def open_model(name: str, weights: Path | None = None) -> Detector:
+def open_model(name: str, weights: Path | None = None, ema: bool | None = None) -> Detector:
     """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one."""
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:
         return load(weights, name)
-    return load_detector(name, weights)
+    return load_detector(name, weights, ema=ema)

@@ -22,11 +22,15 @@ CAPTIONS = 3  # objects whose names are written, those that changed most
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture, as the address of an ``<img>``, of an image and its gain; ``source`` is None without the file."""
+    """A picture, as the address of an ``<img>``, of an image and its gain; ``source`` is None without the file.
+
+    ``seen`` says in words what the picture shows.
+    """
 
     gain: Gain
     name: str
     source: str | None
+    seen: str = ""
 
 
 def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, gains: Sequence[Gain]) -> list[Drawn]:
@@ -40,10 +44,22 @@ def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, 
             drawn.append(Drawn(gain, entries[gain.image_id]["file_name"], None))
             continue
         here = np.flatnonzero((objects.image == gain.image_id) & ~objects.crowd)
-        canvas = picture(image, layers(data, objects, before, after, here))
+        drawings = layers(data, objects, before, after, here)
+        canvas = picture(image, drawings)
         canvas.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        drawn.append(Drawn(gain, entries[gain.image_id]["file_name"], as_address(canvas)))
+        name = entries[gain.image_id]["file_name"]
+        drawn.append(Drawn(gain, name, as_address(canvas), seen(name, gain, drawings)))
     return drawn
+
+
+def seen(name: str, gain: Gain, drawings: Sequence[Layer]) -> str:
+    """What a picture shows, for those who do not see it."""
+    there, moved, after = drawings
+    changed = f"; IoU of {', '.join(after.captions)}" if after.captions else ""
+    return (
+        f"{name} with {len(there.boxes)} objects and {len(after.boxes)} detections of them, of which "
+        f"{len(moved.boxes)} moved; the mean IoU changes by {gain.value:+.2f}{changed}"
+    )
 
 
 def layers(data: CocoData, objects: Objects, before: Placement, after: Placement, here: Ints) -> list[Layer]:

@@ -13,6 +13,8 @@ import torch
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
+from refinebox.evaluation.doubts import named_otherwise
+from refinebox.evaluation.link import Link
 from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.settings import Settings
 from refinebox.training.train import train
@@ -55,7 +57,9 @@ def rehearse(
     images = " and ".join(
         f"{len(data.images)} {name}" for name, data in zip(("training", "validation"), few, strict=True)
     )
-    return f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}; all went well"
+    strange = named_otherwise(detector, training, Link.between(detector, training, categories))
+    took = f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}"
+    return f"{took}; {strange or 'all went well'}"
 
 
 def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:

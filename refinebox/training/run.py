@@ -171,6 +171,7 @@ class Run:
     def report(self) -> Report:
         """How the training ended, as the refiner's file says."""
         best = checkpoint.read_metadata(self.best)
+        losses = [line["loss"] for line in read_lines(self.output / METRICS)]
         return Report(
             self.best,
             best["before"],
@@ -180,6 +181,8 @@ class Run:
             best.get("clipped"),
             Choice.read(best),
             best.get("far_matches", 0.0),
+            self.configuration["training_boxes"],
+            max(losses, default=None),
         )
 
     def seconds(self) -> float:

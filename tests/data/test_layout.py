@@ -75,3 +75,64 @@ def test_a_split_is_named_by_its_folder_or_by_its_parts(tmp_path: Path) -> None:
     for named in ((None, None, None), (None, tmp_path / "a.json", None), (tmp_path, None, tmp_path)):
         with pytest.raises(ValueError, match=r"the val images are not named: pass --data DIR, or both the annotation"):
             locate("val", *named)
+
+
+EXPORTS = {
+    "CVAT": ("annotations/instances_Validation.json", "images/Validation"),
+    "CVAT, plain": ("annotations/instances_val.json", "images/val"),
+    "mmdet": ("annotations/instances_val2017.json", "val2017"),
+    "named after the split": ("annotations/val.json", "images/val"),
+    "ultralytics": ("annotations/instances_val2017.json", "images/val2017"),
+    "Roboflow": ("valid/_annotations.coco.json", "valid"),
+    "FiftyOne": ("validation/labels.json", "validation/data"),
+    "one folder a split": ("val/annotations.json", "val/images"),
+    "Label Studio, by split": ("val/result.json", "val/images"),
+    "capitals": ("Annotations/Val.json", "Images/VAL"),
+}
+
+
+@pytest.mark.parametrize(("annotations", "images"), EXPORTS.values(), ids=EXPORTS)
+def test_every_tools_export_is_found(annotations: str, images: str, tmp_path: Path) -> None:
+    layout(tmp_path, [annotations], [])
+    (tmp_path / images).mkdir(parents=True, exist_ok=True)
+    assert find(tmp_path, "val") == (tmp_path / annotations, tmp_path / images)
+
+
+def test_test_images_are_taken_where_no_others_are(tmp_path: Path) -> None:
+    layout(tmp_path, ["test/_annotations.coco.json"], [])
+    assert find(tmp_path, "val") == (tmp_path / "test/_annotations.coco.json", tmp_path / "test")
+    layout(tmp_path, ["valid/_annotations.coco.json"], [])
+    assert find(tmp_path, "val")[1] == tmp_path / "valid"
+    with pytest.raises(FileNotFoundError, match="no train annotations"):
+        find(tmp_path, "train")
+
+
+def test_results_beside_the_annotations_are_not_taken_for_them(tmp_path: Path) -> None:
+    layout(tmp_path, ["val/labels.json", "val/predictions.json"], [])
+    (tmp_path / "val/labels.json").write_text('{"images": [], "annotations": []}')
+    (tmp_path / "val/predictions.json").write_text("[]")
+    assert find(tmp_path, "val")[0] == tmp_path / "val/labels.json"
+
+
+def test_captions_and_keypoints_are_no_objects(tmp_path: Path) -> None:
+    names = ["captions_val2017.json", "person_keypoints_val2017.json", "instances_val2017.json"]
+    layout(tmp_path, [f"annotations/{name}" for name in names], ["val2017"])
+    assert find(tmp_path, "val")[0].name == "instances_val2017.json"
+
+
+def test_what_is_there_is_listed_where_nothing_fits(tmp_path: Path) -> None:
+    layout(tmp_path, ["result.json", "notes.json"], ["images"])
+    (tmp_path / "result.json").write_text('{"images": [], "annotations": []}')
+    with pytest.raises(
+        FileNotFoundError, match=r"name the parts with --annotations and --images; there are result\.json$"
+    ):
+        find(tmp_path, "val")
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "notes.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"--images; there are images/$"):
+        find(tmp_path, "val")
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no folder at .*none; check the path$"):
+        find(tmp_path / "none", "val")
