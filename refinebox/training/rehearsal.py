@@ -1,6 +1,6 @@
 """Two batches of everything, to find out in a minute what would otherwise stop a training in its second hour."""
 
-import resource
+import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -74,4 +74,9 @@ def memory(detector: Detector) -> str:
     device = next(detector.parameters()).device
     if device.type == "cuda":
         return f"at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
-    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"  # Linux counts in KiB
+    if sys.platform == "win32":  # which does not tell
+        return "memory unknown"
+    import resource
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts in bytes, Linux in KiB
+    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GiB"
