@@ -28,8 +28,8 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
             folder that transformers wrote; or ``package.module:function`` for a function that returns a
             :class:`Detector` and is called with ``weights`` where they are given.
-        weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
-            folder); by default the published one, which is downloaded once.
+        weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
+            shards or a folder); by default the published one, which is downloaded once.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from refinebox.data.batches import Target
 from refinebox.data.categories import COCO_NAMES
 from refinebox.data.input_format import pad
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.testing import check_detector
-from refinebox.detection.zoo import load_detector
+from refinebox.detection.zoo import describe, load_detector
+from refinebox.files import checkpoint
+from refinebox.refinement.matching import match
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
@@ -99,10 +102,16 @@ def test_the_best_queries_are_refined(reference: Detector, output: DetectorOutpu
     assert all(row[moved].min() >= row[~moved].max() for row, moved in zip(scores, changed, strict=True))
 
 
-def test_what_is_written_is_read(reference: Detector, recorded: Any, tmp_path: Path) -> None:
-    from refinebox.detection.zoo import describe
-    from refinebox.files import checkpoint
+def test_objects_are_matched_with_queries_that_count(reference: Detector, output: DetectorOutput) -> None:
+    boxes = torch.tensor([[0.3, 0.4, 0.2, 0.2], [0.7, 0.6, 0.5, 0.4]])
+    target = Target(boxes, torch.tensor([0, 7]))
+    scores = reference.scores(output.logits)
+    matches = match(scores, output.boxes, [target, target], "sigmoid")
+    assert matches.image.tolist() == [0, 0, 1, 1]
+    assert (scores[matches.image, matches.query].amax(-1) > 0).all()
 
+
+def test_what_is_written_is_read(reference: Detector, recorded: Any, tmp_path: Path) -> None:
     file = tmp_path / "again.safetensors"
     checkpoint.write(file, reference.tensors(), {"kind": "detector", "detector": describe(reference)})
     again = load_detector(str(file))
