@@ -141,6 +141,7 @@ class FrozenDeformable(FrozenNetwork):
         side, network.square = network.square, None  # the small image that is measured with needs no large square
         super().__init__(network, profile)
         network.square = side
+        self.candidates = network.count  # of which the small image may not have so many
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         maps: tuple[Tensor, ...] = self.network.features(images, sizes)
