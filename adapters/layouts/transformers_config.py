@@ -39,6 +39,8 @@ def _read(config: Mapping[str, Any], profile: Profile) -> Profile:
         settings["heads"] = int(config["encoder_attention_heads"])
     if "temperature_height" in config:
         settings["temperature"] = float(config["temperature_height"])
+    if "two_stage_num_proposals" in config:
+        settings["queries"] = int(config["two_stage_num_proposals"])
     backbone = {**(config.get("backbone_kwargs") or {}), **(config.get("backbone_config") or {})}
     if config.get("dilation") or backbone.get("output_stride") == 16:
         settings["dilation"] = True

@@ -3,7 +3,7 @@
 Names of modules are the names in the authors' checkpoints, so a state dict in their layout loads as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from refinebox.adapters.parts.backbone import Norm
@@ -113,7 +113,9 @@ class Encoder(nn.Module):
 class FrozenNetwork(Detector):
     """The frozen detector around a network of any family."""
 
-    def __init__(self, network: Network, profile: Profile) -> None:
+    network: Any
+
+    def __init__(self, network: nn.Module, profile: Profile) -> None:
         super().__init__(profile)
         self.network = network
         self.freeze()
@@ -127,15 +129,29 @@ class FrozenNetwork(Detector):
         return features
 
 
-def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile) -> Detector:
+def frozen(
+    family: Callable[..., nn.Module],
+    state: Mapping[str, Tensor],
+    profile: Profile,
+    *,
+    read: Callable[[Mapping[str, Tensor]], Any] = Sizes.read,
+    detector: Callable[[Any, Profile], Detector] = FrozenNetwork,
+) -> Detector:
     """The frozen detector of a family for a state dict in the authors' layout.
+
+    Args:
+        family: builds the network from what ``read`` returns.
+        state: the tensors.
+        profile: its settings are keyword arguments of ``family``.
+        read: tells the sizes of the network from the tensors.
+        detector: builds the detector around the network.
 
     Raises:
         ValueError: tensors are missing, left over or of the wrong shape, or ``profile.settings`` has an unknown key;
             the message names them.
     """
     try:
-        sizes = Sizes.read(state)
+        sizes = read(state)
     except KeyError as error:
         raise ValueError(f"{profile.name}: the checkpoint has no tensor {error}; is it complete?") from error
     try:
@@ -143,4 +159,4 @@ def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile)
     except TypeError as error:
         raise ValueError(f"{profile.name}: the settings {dict(profile.settings)} do not fit ({error})") from error
     load_tensors(network, state, profile.name)
-    return FrozenNetwork(network, profile)
+    return detector(network, profile)

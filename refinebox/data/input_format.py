@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 Fit = Literal["shortest", "stretch", "letterbox"]
-Rounding = Literal["authors", "detrex", "transformers", "torchvision"]
+Rounding = Literal["authors", "detrex", "transformers", "torchvision", "mmdet"]
 Resampling = Literal["nearest", "bilinear", "bicubic"]
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB between 0 and 1
@@ -81,7 +81,8 @@ class InputFormat:
 
         For ``shortest`` the rounding is that of the code the detector comes from, which differs by a pixel: the DETR
         authors round the shrunken short side first and the long side down from it, transformers does so from the short
-        side not yet rounded, detectron2, which detrex uses, rounds both to nearest, and torchvision rounds both down.
+        side not yet rounded, detectron2, which detrex uses, rounds both to nearest, as mmdetection does with one scale
+        for both, and torchvision rounds both down.
         """
         if self.fit == "stretch":
             return self.height, self.width
@@ -93,6 +94,9 @@ class InputFormat:
             shorter, longer = _nearest(short, long, self.short_side, self.long_side)
         elif self.rounding == "torchvision":
             shorter, longer = _down(short, long, self.short_side, self.long_side)
+        elif self.rounding == "mmdet":
+            scale = min(self.short_side / short, self.long_side / long)
+            shorter, longer = max(1, int(short * scale + 0.5)), int(long * scale + 0.5)
         else:
             from_rounded = self.rounding == "authors"
             shorter, longer = _truncated(short, long, self.short_side, self.long_side, from_rounded=from_rounded)

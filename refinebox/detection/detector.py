@@ -124,8 +124,9 @@ class Detector(nn.Module):
         columns = self.scores(output.logits).shape[-1]
         if not self.category_ids:
             self.category_ids = tuple(range(columns))
-            if columns == len(COCO_NAMES) and self.profile.layout == "detrex" and not self.category_names:
-                self.category_ids = tuple(COCO_NAMES)  # detectron2 counts the categories that exist
+            counted = self.profile.layout in ("detrex", "mmdet2", "mmdet3")
+            if columns == len(COCO_NAMES) and counted and not self.category_names:
+                self.category_ids = tuple(COCO_NAMES)  # detectron2 and mmdetection count the categories that exist
             if self.category_ids[-1] == max(COCO_NAMES) and not self.category_names:
                 self.category_names = dict(COCO_NAMES)
         if len(self.category_ids) != columns:

@@ -9,7 +9,8 @@ from refinebox.detection.choice import Choice as Choice
 
 Precision = Literal["float32", "bfloat16"]
 Classification = Literal["sigmoid", "softmax", "probability"]
-Layout = Literal["authors", "detrex", "transformers"]  # whose code a detector and its checkpoint come from
+# whose code a detector and its checkpoint come from
+Layout = Literal["authors", "detrex", "transformers", "mmdet2", "mmdet3"]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from refinebox.data.categories import COCO_NAMES
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
+from refinebox.detection.entry import cached, input_of
 from refinebox.detection.profile import Profile
-from refinebox.detection.published import DETECTORS, cached
+from refinebox.detection.published import DETECTORS
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 
@@ -27,8 +29,8 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
             folder that transformers wrote; or ``package.module:function`` for a function that returns a
             :class:`Detector` and is called with ``weights`` where they are given.
-        weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
-            folder); by default the published one, which is downloaded once.
+        weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
+            shards or a folder); by default the published one, which is downloaded once.
         ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
 
     Raises:
@@ -50,18 +52,26 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
     config = checkpoint.read_config(path) if layout == "transformers" else {}
     if entry is None and not config:
         raise ValueError(f"{path} does not say which detector it is; name one and pass the file with --weights")
-    family = entry.family if entry else layouts.family_of(state)
-    profile = Profile(
-        name if entry else path.name,
-        family,
-        input=InputFormat(rounding=layout),
-        layout=layout,
-        settings=entry.settings if entry else {},
-    )
+    if entry is None:
+        profile = Profile(path.name, layouts.family_of(state), input=input_of(layout), layout=layout)
+    else:
+        profile = entry.profile(name, layout)
+    if layout.startswith("mmdet"):
+        profile = with_meta(checkpoint.read_meta(path), profile)
     if config:
         reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
         profile = reader.read(config, profile, checkpoint.read_preprocessor(path))
     return build(state, profile, str(path))
+
+
+def with_meta(meta: Mapping[str, Any], profile: Profile) -> Profile:
+    """``profile`` with what a checkpoint of mmdetection says of itself; COCO's categories get COCO's ids."""
+    layout = importlib.import_module("refinebox.adapters.layouts.mmdet_meta")
+    profile = layout.read(meta, profile)
+    names = layout.names_in(meta)
+    if names == tuple(COCO_NAMES.values()):
+        return replace(profile, category_ids=tuple(COCO_NAMES), category_names=COCO_NAMES)
+    return replace(profile, category_ids=tuple(range(len(names))), category_names=dict(enumerate(names)))
 
 
 def weights_path(name: str, weights: str | Path | None = None) -> Path:

@@ -65,6 +65,15 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _metadata(file)
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint of mmdetection holds beside its tensors; empty for others."""
+    if not path.is_file() or _is_safetensors(path):
+        return {}
+    content = pickled.load(path)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """``config.json`` and ``preprocessor_config.json`` beside a checkpoint or in its folder, in one; may be empty.
 

@@ -5,6 +5,7 @@ import datetime
 import pickle
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -38,6 +39,16 @@ HARMLESS: list[Any] = [
 
 READABLE = 'in the program that trained it, torch.save(model.state_dict(), "weights.pth") writes one that is read'
 
+PUBLISHED = (
+    "in its environment, mmdetection's tools/model_converters/publish_model.py writes one that is read; where the "
+    "configuration was pickled too, leave it out: torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth')"
+)
+
+
+def of_openmmlab(names: Sequence[str]) -> bool:
+    """Whether the classes of a pickle are those of mmdetection and what it is built on."""
+    return names[0].partition(".")[0] in ("mmengine", "mmcv", "mmdet")
+
 
 def load(path: Path) -> Any:
     """The content of a file that ``torch.save`` wrote, on the CPU.
@@ -57,7 +68,7 @@ def load(path: Path) -> Any:
         if isinstance(error, pickle.UnpicklingError) and forbidden:
             raise ValueError(
                 f"{path} was not opened: it holds {', '.join(forbidden)}, which could run code; "
-                f"only checkpoints of plain tensors are read; {READABLE}"
+                f"only checkpoints of plain tensors are read; {PUBLISHED if of_openmmlab(forbidden) else READABLE}"
             ) from error
         reason = f"{type(error).__name__}: {str(error).partition('. ')[0]}".splitlines()[0]
         raise ValueError(

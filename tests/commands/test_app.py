@@ -25,7 +25,8 @@ import refinebox
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
 from refinebox.detection.detector import Detector
-from refinebox.detection.published import DETECTORS, cached
+from refinebox.detection.entry import cached
+from refinebox.detection.published import DETECTORS
 from refinebox.detection.published import refiner_file as refiner_file_of
 from refinebox.detection.zoo import describe, load_detector
 from refinebox.evaluation.evaluator import METRICS

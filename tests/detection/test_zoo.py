@@ -13,8 +13,9 @@ from torch import Tensor
 from refinebox.data import shapes
 from refinebox.detection import zoo
 from refinebox.detection.detector import Detector
+from refinebox.detection.entry import cached
 from refinebox.detection.profile import Choice, InputFormat, Profile
-from refinebox.detection.published import DETECTORS, cached
+from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import describe, load_detector, profile_from, weights_path
 from refinebox.files import checkpoint
 

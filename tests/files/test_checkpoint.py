@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -494,3 +495,37 @@ def test_the_hash_of_tensors_depends_on_neither_order_nor_strides() -> None:
 def test_the_hash_of_tensors_tells_them_apart(other: dict[str, Tensor]) -> None:
     tensors = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
     assert checkpoint.tensors_sha256(other) != checkpoint.tensors_sha256(tensors)
+
+
+def test_mmdetections_files_are_read_with_what_they_say(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    meta = {"dataset_meta": {"classes": ("cat", "dog"), "palette": [(1, 2, 3)]}, "cfg": "model = dict()", "iter": 3}
+    torch.save({"state_dict": tensors, "meta": meta}, tmp_path / "file.pth")
+    assert_same(checkpoint.read(tmp_path / "file.pth")[0], tensors)
+    assert checkpoint.read_meta(tmp_path / "file.pth") == meta
+
+
+def test_other_files_say_nothing(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "plain.pth")
+    torch.save({"state_dict": tensors, "meta": "text"}, tmp_path / "text.pth")
+    checkpoint.write(tmp_path / "file.safetensors", tensors, {})
+    for name in ("plain.pth", "text.pth", "file.safetensors", "missing.pth"):
+        assert checkpoint.read_meta(tmp_path / name) == {}
+
+
+def test_pickled_configurations_of_mmdetection_are_refused_with_the_way_out(
+    tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = type("ConfigDict", (dict,), {"__module__": "mmengine.config.config"})
+    module = types.ModuleType("mmengine.config.config")
+    module.ConfigDict = config  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.config"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "mmengine.config.config", module)
+    torch.save({"state_dict": tensors, "meta": {"cfg": config(lr=1)}}, tmp_path / "file.pth")
+    expected = (
+        r"file\.pth was not opened: it holds mmengine\.config\.config\.ConfigDict, which could run code; only "
+        r"checkpoints of plain tensors are read; in its environment, mmdetection's tools/model_converters/"
+        r"publish_model\.py writes .* torch\.save\(\{'state_dict': checkpoint\['state_dict'\]\}, 'weights\.pth'\)$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        checkpoint.read(tmp_path / "file.pth")
