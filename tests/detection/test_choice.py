@@ -12,7 +12,7 @@ BOXES = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 0,
 
 
 def pairs(choice: Choice, scores: Tensor = SCORES, boxes: Tensor = BOXES) -> list[tuple[int, int]]:
-    query, column, score = choose(choice, scores, boxes)
+    query, column, score, _ = choose(choice, scores, boxes)
     assert torch.equal(scores[query, column], score)
     return list(zip(query.tolist(), column.tolist(), strict=True))
 
