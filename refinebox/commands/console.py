@@ -28,7 +28,8 @@ def show(table: Table, width: int = 120) -> None:
 def fitting(table: Table, console: Console) -> list[Table]:
     """The table, or tables with its first column and as many of the others as the terminal is wide."""
     for column in table.columns:
-        column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
+        if column.no_wrap or column.justify == "right":  # names, and numbers
+            column.min_width = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
     whole = range(len(table.columns))
     if fits(table, console) or len(whole) < 3:
         return [table]
