@@ -164,12 +164,12 @@ def _reading(rows: Rows, data: CocoData, sizes: Floats, known: Bools, wanted: Re
 
 
 def _once(rows: Rows, tally: Tally) -> Rows:
-    _, first = np.unique(rows, axis=0, return_index=True)
-    repeated = np.setdiff1d(np.arange(len(rows)), first)
+    order = np.lexsort(rows.T)  # which keeps equal ones in their order
+    repeated = np.sort(order[1:][(np.diff(rows[order], axis=0) == 0).all(axis=1)])
     if len(repeated):
         images = len(np.unique(rows[repeated, 0]))
         tally.add("repeated detections left out", f"detection {repeated[0]}, in {images} images", len(repeated))
-    return rows[np.sort(first)]
+    return np.delete(rows, repeated, axis=0)
 
 
 def _count(rows: Rows, data: CocoData, tally: Tally) -> None:
