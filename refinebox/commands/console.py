@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -94,10 +95,10 @@ class Patient:
 def patient_streams() -> Iterator[None]:
     """Standard output and error never stop what is done inside."""
     old = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, Patient(stream)) if stream else stream for stream in old)
-    try:
-        yield
-    finally:
-        with suppress(Exception):
+    with Path(os.devnull).open("w") as nowhere:  # for streams that were closed before Python began
+        sys.stdout, sys.stderr = (cast(TextIO, Patient(stream or nowhere)) for stream in old)
+        try:
+            yield
+        finally:
             sys.stdout.flush()
-        sys.stdout, sys.stderr = old
+            sys.stdout, sys.stderr = old
