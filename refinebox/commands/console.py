@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -28,7 +29,8 @@ def show(table: Table, width: int = 120) -> None:
 def fitting(table: Table, console: Console) -> list[Table]:
     """The table, or tables with its first column and as many of the others as the terminal is wide."""
     for column in table.columns:
-        column.no_wrap = column.no_wrap or column.justify == "right"  # numbers
+        if column.no_wrap or column.justify == "right":  # names, and numbers
+            column.min_width = max(console.measure(cell).maximum for cell in (column.header, *column.cells))
     whole = range(len(table.columns))
     if fits(table, console) or len(whole) < 3:
         return [table]
@@ -93,10 +95,10 @@ class Patient:
 def patient_streams() -> Iterator[None]:
     """Standard output and error never stop what is done inside."""
     old = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, Patient(stream)) if stream else stream for stream in old)
-    try:
-        yield
-    finally:
-        with suppress(Exception):
+    with Path(os.devnull).open("w") as nowhere:  # for streams that were closed before Python began
+        sys.stdout, sys.stderr = (cast(TextIO, Patient(stream or nowhere)) for stream in old)
+        try:
+            yield
+        finally:
             sys.stdout.flush()
-        sys.stdout, sys.stderr = old
+            sys.stdout, sys.stderr = old

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-LONGEST = 120  # characters of an example
+LONGEST = 90  # characters of an example
 
 
 class Tally:

@@ -111,7 +111,7 @@ def _numbers(values: Sequence[Any], read: Any, width: int) -> Floats:
         found = np.array(values)
     except ValueError:  # lists of several lengths
         found = np.array(None)
-    if found.dtype.kind in "iuf" and found.size == len(values) * width:
+    if found.dtype.kind in "iuf" and found.shape == ((len(values), width) if width > 1 else (len(values),)):
         exact = found.reshape(len(values), width).astype(np.float64)
         return np.where(np.isfinite(exact), exact, np.nan)
     parsed = [read(value) for value in values]
@@ -164,12 +164,12 @@ def _reading(rows: Rows, data: CocoData, sizes: Floats, known: Bools, wanted: Re
 
 
 def _once(rows: Rows, tally: Tally) -> Rows:
-    _, first = np.unique(rows, axis=0, return_index=True)
-    repeated = np.setdiff1d(np.arange(len(rows)), first)
+    order = np.lexsort(rows.T)  # which keeps equal ones in their order
+    repeated = np.sort(order[1:][(np.diff(rows[order], axis=0) == 0).all(axis=1)])
     if len(repeated):
         images = len(np.unique(rows[repeated, 0]))
         tally.add("repeated detections left out", f"detection {repeated[0]}, in {images} images", len(repeated))
-    return rows[np.sort(first)]
+    return np.delete(rows, repeated, axis=0)
 
 
 def _count(rows: Rows, data: CocoData, tally: Tally) -> None:
@@ -179,7 +179,7 @@ def _count(rows: Rows, data: CocoData, tally: Tally) -> None:
     tally.add("images without detections", without[0] if without else "", len(without))
     beyond = len(rows) - int(top(rows, LIMIT, each_category=True).sum())
     tally.add(f"detections beyond the best {LIMIT} of a category in an image, which COCO does not count", "", beyond)
-    if len(rows) and len(np.unique(rows[:, 6])) == 1 < len(data.used):
+    if len(rows) and data.annotations and len(np.unique(rows[:, 6])) == 1 < len(data.used):
         tally.say(f"all detections are of one category, though objects are of {len(data.used)}")
     if len(rows) > 1 and len(np.unique(rows[:, 5])) == 1:
         tally.say("all detections have the same score, so that none is better than another; AP means little then")

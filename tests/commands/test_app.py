@@ -182,8 +182,8 @@ def test_a_training_can_be_resumed_and_says_what_to_think_of_it(
     ]
     assert [line.split(":")[0] for line in shown[:3]] == ["train", "val", "epoch 1/1"]
     assert shown[3].startswith("validation AP ")
-    assert "the detector alone finds next to nothing here" in shown[3]
-    assert "it learned from " in shown[3]
+    assert "the detector alone finds next to NOTHING here" in shown[3]
+    assert "32 objects are too few to learn from" in shown[3]
     assert "next: " not in shown[3]
     assert len(shown) == 4
 
@@ -196,7 +196,7 @@ def test_a_training_can_be_resumed_and_says_what_to_think_of_it(
 @pytest.fixture
 def easily_content(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training counts as a good one."""
-    monkeypatch.setattr(Report, "problems", lambda _: [])
+    monkeypatch.setattr(Report, "sound", property(lambda _: True))
 
 
 @pytest.mark.parametrize("name", ["run", "first run"])
@@ -397,7 +397,7 @@ BAD = {
     "no JSON": ("eval {detector} --annotations {file} --images {images}", r"file is not JSON \(.*\); expected COCO"),
     "annotations without images": (
         "oracle-analysis --detector {detector} --annotations {stray} --images {images}",
-        r"stray\.json: annotations without images, image ids 77 \(1 in all\) are not listed",
+        r"stray\.json: none of \d+ annotations can be used: annotations without images, image ids 77 \(1 in all\)",
     ),
     "train into a file": (
         "train --detector {detector} --data {data} --output {file}",
@@ -696,3 +696,59 @@ def test_published_weights_and_their_published_refiner_need_no_training(
     assert "the published refiner fits only the published weights" in the_line(run(*arguments, *own))
     done(*arguments, *own, "--force")
     assert "no refiner is published for dn-detr-r50" in the_line(run(*arguments, "dn-detr-r50"))
+
+
+def test_the_options_of_a_training_stand_in_groups() -> None:
+    shown = done("train", "--help")
+    places = [shown.index(f"─ {title} ─") for title in ("Detector", "Data", "Output", "Recipe", "Speed and memory")]
+    assert len(set(places)) == 5
+
+
+def test_validation_images_can_be_kept_out_of_the_training_images(
+    detector_file: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    images: Words = ["--annotations", shapes_folder / "annotations/instances_train.json"]
+    images += ["--images", shapes_folder / "train"]
+    quick_run: Words = ["train", "--detector", detector_file, *images, "--epochs", "1", "--batch-size", "2"]
+    line = the_line_after(run(*quick_run, "--output", tmp_path / "none"))
+    assert line.endswith("; or keep some training images for it: --val-fraction 0.1")
+    shown = done(*quick_run, "--val-fraction", "0.34", "--output", tmp_path / "run").splitlines()
+    assert re.match(r"val: 2 images, \d+ boxes, 6 categories, kept out of the training images by seed 0", shown[1])
+    assert json.loads((tmp_path / "run/config.json").read_text())["training_images"] == 4
+
+
+def the_line_after(result: Any) -> str:
+    """The line that a command ends with that has said something before."""
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+    return result.stderr.splitlines()[0]
+
+
+def test_validation_images_that_are_training_images_are_told(
+    detector_file: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    same: Words = []
+    for prefix in ("--", "--val-"):
+        same += [f"{prefix}annotations", shapes_folder / "annotations/instances_train.json"]
+        same += [f"{prefix}images", shapes_folder / "train"]
+    shown = done("train", "--detector", detector_file, *same, "--epochs", "1", "--output", tmp_path / "run")
+    assert "val: 6 of its 6 images are training images too, so AP on them says little about others" in shown
+
+
+def test_ids_are_written_as_they_came(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    content = json.loads((shapes_folder / "annotations/instances_val.json").read_text())
+    for entry in content["images"]:
+        entry["id"] = 2**64 + entry["id"]
+    for entry in content["annotations"]:
+        entry["image_id"] = 2**64 + entry["image_id"]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    named: Words = ["--annotations", tmp_path / "val.json", "--images", shapes_folder / "val"]
+    done("eval", detector_file, *named, "--output", tmp_path / "out")
+    rows = json.loads((tmp_path / "out/before.json").read_text())
+    assert {row["image_id"] for row in rows} == {2**64 + number for number in range(1, 5)}
+    shown = done("oracle-analysis", "--results", tmp_path / "out/before.json", *named[:2])
+    assert "4 image ids numbered inside, such as 18446744073709551617" in shown
+
+
+def test_a_mistyped_detector_gets_the_nearest(shapes_folder: Path) -> None:
+    line = the_line(run("eval", "dab-detr-shape", "--data", shapes_folder))
+    assert "unknown detector 'dab-detr-shape' (did you mean dab-detr-shapes?)" in line

@@ -70,6 +70,10 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_streams_that_are_closed_from_the_start_are_no_error(tmp_path: Path) -> None:
+    assert run("$REFINEBOX detectors >&- 2>&-", tmp_path).returncode == 0
+
+
 def test_a_full_disk_is_no_error(tmp_path: Path) -> None:
     done = run("$REFINEBOX detectors >/dev/full", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

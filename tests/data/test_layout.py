@@ -123,9 +123,7 @@ def test_captions_and_keypoints_are_no_objects(tmp_path: Path) -> None:
 def test_what_is_there_is_listed_where_nothing_fits(tmp_path: Path) -> None:
     layout(tmp_path, ["result.json", "notes.json"], ["images"])
     (tmp_path / "result.json").write_text('{"images": [], "annotations": []}')
-    with pytest.raises(
-        FileNotFoundError, match=r"name the parts with --annotations and --images; there are result\.json$"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"with --annotations and --images; there are result\.json$"):
         find(tmp_path, "val")
     (tmp_path / "result.json").unlink()
     (tmp_path / "notes.json").unlink()

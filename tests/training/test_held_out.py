@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from refinebox.data import annotations, shapes
+from refinebox.data import annotations, layout, shapes
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.bootstrap import Interval
@@ -31,7 +31,7 @@ METRICS: Metrics = {"AP": 40.0}
 def many(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
     folder = tmp_path_factory.mktemp("many")
     shapes.generate(folder, "train", 24, seed=0)
-    return annotations.read(*annotations.find(folder, "train"))
+    return annotations.read(*layout.find(folder, "train"))
 
 
 def test_the_split_is_by_image_and_seeded(many: CocoData) -> None:
