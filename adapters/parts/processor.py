@@ -22,9 +22,11 @@ def read(processor: Any, multiple: int = 1) -> InputFormat:
     name = type(processor).__name__
     for setting, why in (("do_center_crop", "crops images"), ("do_thumbnail", "makes thumbnails")):
         if getattr(processor, setting, None):
-            raise ValueError(f"{name} {why} ({setting}); boxes outside would be lost, so switch it off in the folder")
+            raise ValueError(f"{name} {why} ({setting}); boxes outside would be lost; switch it off")
     if not processor.do_resize:
-        raise ValueError(f"{name} leaves images as large as they are (do_resize is false); give it a size in the folder")
+        raise ValueError(
+            f"{name} leaves images as large as they are (do_resize is false); give it a size in the folder"
+        )
     if processor.resample not in RESAMPLING:
         raise ValueError(f"{name} resamples by method {processor.resample}, expected one of {sorted(RESAMPLING)}")
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
@@ -54,9 +56,8 @@ def _size(processor: Any, name: str) -> dict[str, Any]:
     keys = set(size)
     if keys == {"height", "width"}:
         return {"fit": "stretch", **size}
-    if keys == {"max_height", "max_width"} and set(padded) == {"height", "width"}:
-        if (size["max_height"], size["max_width"]) == (padded["height"], padded["width"]):
-            return {"fit": "letterbox", **padded}
+    if size and size == {f"max_{side}": pixels for side, pixels in padded.items()}:
+        return {"fit": "letterbox", **padded}
     if keys == {"shortest_edge", "longest_edge"} and not padded:
         return {"short_side": size["shortest_edge"], "long_side": size["longest_edge"]}
     raise ValueError(

@@ -26,9 +26,7 @@ class Taps:
         ValueError: there is no map of a stride up to 32.
     """
 
-    def __init__(
-        self, places: Sequence[tuple[nn.Module, Reader]], run: Callable[..., Any], images: Tensor
-    ) -> None:
+    def __init__(self, places: Sequence[tuple[nn.Module, Reader]], run: Callable[..., Any], images: Tensor) -> None:
         self._places, self._run = tuple(places), run
         self._wanted: frozenset[tuple[int, int]] = frozenset()
         caught = self._through(images)[1]
@@ -50,9 +48,7 @@ class Taps:
         caught = self._through(images, *others, only=True)[1]
         return tuple(caught[key] for key in self._order)
 
-    def _through(
-        self, images: Tensor, *others: Any, only: bool = False
-    ) -> tuple[Any, dict[tuple[int, int], Tensor]]:
+    def _through(self, images: Tensor, *others: Any, only: bool = False) -> tuple[Any, dict[tuple[int, int], Tensor]]:
         caught: dict[tuple[int, int], Tensor] = {}
 
         def catch(place: int, reader: Reader) -> Callable[[nn.Module, Any, Any], None]:
@@ -77,6 +73,15 @@ class Taps:
                 handle.remove()
 
 
+def layers(backbone: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a backbone in order, sequences taken apart and blocks whole."""
+    for module in backbone.children():
+        if isinstance(module, (nn.Sequential, nn.ModuleList)):
+            yield from layers(module)
+        else:
+            yield module
+
+
 def maps_in(output: Any, _images: Tensor) -> list[Tensor]:
     """Every ``[B, C, H, W]`` in an output, however deep in tuples, lists and mappings."""
     return list(_maps(output))
@@ -94,5 +99,5 @@ def _maps(output: Any) -> Iterator[Tensor]:
             yield from _maps(value)
 
 
-class _Enough(Exception):  # noqa: N818
+class _Enough(Exception):
     """All maps are there; stops the network."""

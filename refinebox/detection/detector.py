@@ -29,7 +29,6 @@ from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint
 
 
-
 class Detector(nn.Module):
     """A detector that cannot be trained: always in eval mode, without gradients.
 

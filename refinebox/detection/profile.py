@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from refinebox.data.categories import COCO_NAMES as COCO_NAMES  # adapters know this floor alone
 from refinebox.data.categories import ids_of as ids_of
+from refinebox.data.input_format import MEAN as MEAN
+from refinebox.data.input_format import STD as STD
 from refinebox.data.input_format import InputFormat as InputFormat
 from refinebox.detection.choice import Choice as Choice
 
