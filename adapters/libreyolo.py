@@ -193,6 +193,6 @@ def _downloaded(libreyolo: Any, name: str) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
         raise ConnectionError(
-            f"libreyolo could not get {name} ({reason}); try again, put it into the folder weights, or pass the file as "
-            "weights (--weights FILE)"
+            f"libreyolo could not get {name} ({reason}); try again, put it into the folder weights, or pass the "
+            "file as weights (--weights FILE)"
         ) from error

@@ -44,12 +44,9 @@ class TorchvisionDetector(Detector):
         self.network = network.train(False)
         self._dense = _kind(network)
         images = torch.zeros(1, 3, *profile.input.canvas(self.probe_side, self.probe_side))
+        body = getattr(network.backbone, "body", network.backbone)  # what comes before a pyramid
         with torch.no_grad():
-            self._taps = Taps(
-                [(layer, maps_in) for layer in layers(getattr(network.backbone, "body", network.backbone))],
-                self._run,
-                images,
-            )
+            self._taps = Taps([(layer, maps_in) for layer in layers(body)], self._run, images)
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:

@@ -45,8 +45,7 @@ class AdapterContract:
         assert describe(again.detector) == describe(detector)
         height, width = detector.profile.input.canvas(self.height, self.width)
         images, sizes = torch.rand(1, 3, height, width), torch.tensor([[height, width]])
-        for one, other in zip(
-            refined.before_and_after(images, sizes), again.before_and_after(images, sizes), strict=True
-        ):
+        outputs = (model.before_and_after(images, sizes) for model in (refined, again))
+        for one, other in zip(*outputs, strict=True):
             assert torch.equal(one.boxes, other.boxes)
             assert torch.equal(one.logits, other.logits)

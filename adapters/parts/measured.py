@@ -99,9 +99,7 @@ def _resampled(form: InputFormat, convention: Convention, given: Callable[[Image
         if error < least:
             best, least = tried, error
     if least > GREY:
-        raise ValueError(
-            f"it resamples images in a way that none of ours comes near ({255 * least:.0f} grey values off)"
-        )
+        raise ValueError(f"it resamples images in its own way, {255 * least:.0f} grey values off the nearest of ours")
     return best
 
 

@@ -33,8 +33,8 @@ def _snapshot(huggingface_hub: Any, name: str, weights: str) -> str:
     except (OSError, ValueError) as error:  # of the network, and of what is not in the cache
         reason = str(error).split("\n", 1)[0]
         raise ConnectionError(
-            f"{name} is no folder here and could not be had from the Hugging Face hub ({reason}); download config.json, "
-            f"preprocessor_config.json and model.safetensors from https://huggingface.co/{name} into a folder and name "
-            "that folder"
+            f"{name} is no folder here and could not be had from the Hugging Face hub ({reason}); get config.json, "
+            f"preprocessor_config.json and model.safetensors from https://huggingface.co/{name} by hand, put them into "
+            "a folder and name that folder"
         ) from error
     return snapshot

@@ -52,5 +52,23 @@ def test_detections_equal_the_librarys(detector: Detector) -> None:
     assert torch.equal(found.labels, wanted[:, 5].long())
 
 
-def test_the_configuration_says_how_images_come_in() -> None:
-    torch.manual_seed(0)
+@pytest.mark.parametrize("name", ["tf_efficientdet_d0", "efficientdetv2_dt", "cspresdet50"])
+def test_the_configuration_says_how_images_come_in(name: str, tmp_path: Path) -> None:
+    config = effdet.get_efficientdet_config(name)
+    torch.save(effdet.EfficientDet(config, pretrained_backbone=False).state_dict(), tmp_path / "weights.pth")
+    detector = load_detector(f"effdet:{name}", tmp_path / "weights.pth")
+    form = detector.profile.input
+    assert (form.fit, form.height, form.width) == ("letterbox", *config.image_size)
+    assert detector.category_ids == tuple(range(1, 91))
+    assert detector.category_names[18] == "dog"
+
+
+def test_another_model_of_the_library_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^effdet has no model 'resnet50'; known: .*tf_efficientdet_d0"):
+        load_detector("effdet:resnet50")
+
+
+def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    torch.save(network().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/weights.pth: the checkpoint lacks .*; expected \d+ tensors$"):
+        load_detector("effdet:tf_efficientdet_d1", tmp_path / "weights.pth")
