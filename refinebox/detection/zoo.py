@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ from refinebox.detection.published import DETECTORS
 from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
 from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
+
 
 def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
     """A frozen detector.
@@ -95,8 +95,8 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
     if entry is None and not is_hub_id(name) and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
             f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
-            f"or of a transformers folder, organisation/name of the Hugging Face hub, {':NAME, '.join(LIBRARIES)}:NAME, "
-            "or package.module:function"
+            "or of a transformers folder, organisation/name of the Hugging Face hub, "
+            f"{':NAME, '.join(LIBRARIES)}:NAME, or package.module:function"
         )
     if weights is not None:
         return Path(weights)

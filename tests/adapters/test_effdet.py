@@ -1,5 +1,6 @@
 """EfficientDet: with no refinement, detections are those of the library's own bench."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
