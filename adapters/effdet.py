@@ -49,7 +49,7 @@ class EfficientDet(Detector):
         columns = len(self.category_ids)
         scores, codes = _rows(categories, columns).sigmoid(), _rows(moves, 4)  # [B, A, K], [B, A, 4]
         chosen = [self._chosen(*image) for image in zip(scores, codes, sizes, strict=True)]
-        return DetectorOutput(features, *candidates.batched(chosen))
+        return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
 
     def _chosen(self, scores: Tensor, codes: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         from effdet.anchors import decode_box_outputs

@@ -53,7 +53,7 @@ class LibreDetector(Detector):
             self._chosen(*pairs(self._model, slice_batch_outputs(output, index), canvas), size)
             for index, size in enumerate(sizes)
         ]
-        return DetectorOutput(features, *candidates.batched(chosen))
+        return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
 
     def _chosen(self, boxes: Tensor, columns: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         height, width = size.tolist()

@@ -52,7 +52,7 @@ class TorchvisionDetector(Detector):
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         found, features = self._taps(images, sizes)
         chosen = [self._chosen(*dense, size) for dense, size in zip(found, sizes, strict=True)]
-        return DetectorOutput(features, *candidates.batched(chosen))
+        return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
 
     def _chosen(self, boxes: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         rows = candidates.distinct(boxes, scores, self.profile.final)

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torch.nn import functional as F
 from torchvision.ops import nms
 
 from refinebox.detection.choice import Choice, choose
 
-ROWS = 300  # candidates of an image, where the detector's own detections are not more
+ROWS = 300  # candidates of an image, where the detector does not return more detections
 DISTINCT = 0.7  # overlap above which two boxes are candidates for the same object, whatever their categories
 
 
-def distinct(boxes: Tensor, scores: Tensor, choice: Choice, rows: int = ROWS) -> Tensor:
-    """``[N]`` rows to hand over: those of the detector's own detections, then others that overlap none of them.
+def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
+    """``[N]`` rows to hand over: those of the detector's own detections, then others that overlap none of them much.
 
     Chosen among these rows alone, the detections stay the same as long as no box moves: whatever is left out or put
     behind is worse than what suppresses it. The others are there for boxes that move apart.
@@ -23,8 +23,8 @@ def distinct(boxes: Tensor, scores: Tensor, choice: Choice, rows: int = ROWS) ->
         boxes: ``[M, 4]`` xyxy, in pixels.
         scores: ``[M, K]``; 0 for pairs that the detector does not consider.
         choice: how the detector chooses.
-        rows: at most so many, if the detections are not more.
     """
+    rows = max(ROWS, choice.limit)
     own = _unique(choose(choice, scores, boxes).query)
     best = scores.amax(-1)
     free = best > 0
@@ -69,13 +69,17 @@ def _unique(rows: Tensor) -> Tensor:
     return torch.tensor(list(seen), dtype=torch.int64, device=rows.device)
 
 
-def batched(images: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def batched(images: Sequence[tuple[Tensor, Tensor]], choice: Choice) -> tuple[Tensor, Tensor]:
     """``[B, Q, 4]`` boxes and ``[B, Q, K]`` probabilities of images with cxcywh ``[N, 4]`` and ``[N, K]``.
 
-    Rows that an image does not use are boxes in its middle with scores of 0; there is at least one row.
+    There are as many rows as :func:`distinct` gives at most; those that an image does not use are boxes in its middle
+    with scores of 0.
     """
-    boxes = pad_sequence([image[0] for image in images], batch_first=True, padding_value=0.5)
-    scores = pad_sequence([image[1] for image in images], batch_first=True)
-    if not boxes.shape[1]:
-        boxes, scores = boxes.new_full((len(boxes), 1, 4), 0.5), scores.new_zeros(len(scores), 1, scores.shape[-1])
-    return boxes, scores
+    rows = max(ROWS, choice.limit)
+    boxes, scores = zip(*(_filled(*image, rows) for image in images), strict=True)
+    return torch.stack(boxes), torch.stack(scores)
+
+
+def _filled(boxes: Tensor, scores: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    missing = rows - len(boxes)
+    return F.pad(boxes, (0, 0, 0, missing), value=0.5), F.pad(scores, (0, 0, 0, missing))
