@@ -10,7 +10,12 @@ from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
 
 LIBRARIES = ("torchvision", "effdet", "libreyolo")  # each a prefix of names and a module of refinebox.adapters
-NATIVE = ("detr", "conditional_detr", "dab-detr")  # model types that adapters of the table read faster
+NATIVE = (
+    "detr",
+    "conditional_detr",
+    "dab-detr",
+    "deformable_detr",
+)  # model types that adapters of the table read faster
 
 
 def from_library(source: str, model: str, weights: str | Path | None, *, ema: bool | None = None) -> Detector:

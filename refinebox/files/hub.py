@@ -1,4 +1,4 @@
-"""Folders of the Hugging Face hub, in huggingface_hub's own cache."""
+"""Folders of the Hugging Face hub, in the cache that its library keeps."""
 
 from pathlib import Path
 from typing import Any
