@@ -69,6 +69,34 @@ def _rows(levels: list[Tensor], width: int) -> Tensor:
     return torch.cat([level.permute(0, 2, 3, 1).reshape(len(level), -1, width) for level in levels], dim=1)
 
 
+def known() -> list[str]:
+    """Names of the library's configurations."""
+    library("effdet", "effdet")
+    from effdet.config.model_config import efficientdet_model_param_dict
+
+    return list(efficientdet_model_param_dict)
+
+
+def about(model: str) -> dict[str, str]:
+    """What the library says of a model, in words; raises ValueError where it has none of that name."""
+    check(model)
+    config = library("effdet", "effdet").get_efficientdet_config(model)
+    return {
+        "family": "EfficientDet",
+        "backbone": config.backbone_name,
+        "input": f"{config.image_size[0]} x {config.image_size[1]}, letterboxed",
+        "licence": "Apache-2.0",
+        "weights": "by effdet, on first use" if config.url else "none are published; pass a file with --weights",
+        "source": config.url or "–",
+    }
+
+
+def check(model: str) -> None:
+    """Raises ValueError where the library has no configuration of that name."""
+    if model not in known():
+        raise ValueError(f"effdet has no model {model!r}; known: {', '.join(known())}")
+
+
 def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector:
     """The frozen detector of a configuration's name.
 
@@ -82,9 +110,7 @@ def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector
         ConnectionError: the weights could not be downloaded.
     """
     effdet = library("effdet", "effdet")
-    names = list(effdet.config.model_config.efficientdet_model_param_dict)
-    if model not in names:
-        raise ValueError(f"effdet has no model {model!r}; known: {', '.join(names)}")
+    check(model)
     if state is None:
         state = _download(effdet, model)
     return build(state, Profile(f"effdet:{model}", "effdet", settings={"model": model}), where)

@@ -146,6 +146,24 @@ def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
     return detector(model, profile)
 
 
+def known() -> list[str]:
+    """Family and size of the library's detectors."""
+    library("libreyolo", "libreyolo")
+    return [f"{kind.FAMILY}-{size}" for kind in kinds() for size in kind.INPUT_SIZES]
+
+
+def about(model: str) -> dict[str, str]:
+    """What the library says of a detector, in words; raises ValueError where it has none of that name."""
+    library("libreyolo", "libreyolo")
+    kind, size = find(model, None)
+    return {
+        "family": kind.FAMILY,
+        "input": f"{kind.INPUT_SIZES[size]} pixels a side",
+        "licence": "MIT for the code; the weights have their authors' (docs/detectors.md)",
+        "weights": f"by libreyolo, on first use: {kind.FILENAME_PREFIX}{size}{kind.WEIGHT_EXT}",
+    }
+
+
 def kinds() -> list[Any]:
     """The library's families that detect boxes."""
     from libreyolo.models.base import BaseModel

@@ -136,6 +136,31 @@ def known() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models.detection)
 
 
+def about(model: str) -> dict[str, str]:
+    """What the library says of a model, in words; raises ValueError where it has none of that name."""
+    check(model)
+    weights = torchvision.models.get_model_weights(model).DEFAULT
+    network = torchvision.models.get_model(model, weights=None, weights_backbone=None)
+    form = input_format(network.transform)
+    sides = f"{form.height} x {form.width}" if form.fixed else f"short side {form.short_side}, long {form.long_side}"
+    metrics = weights.meta["_metrics"].get("COCO-val2017", {})
+    return {
+        "family": type(network).__name__,
+        "COCO AP": f"{metrics['box_map']:.1f}" if "box_map" in metrics else "–",
+        "input": sides,
+        "licence": "BSD-3-Clause for the code; the terms of COCO and ImageNet for the weights",
+        "weights": "by torchvision, on first use",
+        "source": weights.url,
+        "MB": f"{weights.meta['_file_size']:.0f}",
+    }
+
+
+def check(model: str) -> None:
+    """Raises ValueError where the library has no detection model of that name."""
+    if model not in known():
+        raise ValueError(f"torchvision has no detection model {model!r}; known: {', '.join(known())}")
+
+
 def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector:
     """The frozen detector of a model's name.
 
@@ -148,8 +173,7 @@ def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector
         ValueError: the library has no such detection model, or the tensors do not fit it.
         ConnectionError: the weights could not be downloaded.
     """
-    if model not in known():
-        raise ValueError(f"torchvision has no detection model {model!r}; known: {', '.join(known())}")
+    check(model)
     settings: dict[str, Any] = {"model": model}
     if state is None:
         weights = torchvision.models.get_model_weights(model).DEFAULT

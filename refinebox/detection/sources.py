@@ -10,12 +10,14 @@ from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
 
 LIBRARIES = ("torchvision", "effdet", "libreyolo")  # each a prefix of names and a module of refinebox.adapters
-NATIVE = (
-    "detr",
-    "conditional_detr",
-    "dab-detr",
-    "deformable_detr",
-)  # model types that adapters of the table read faster
+NATIVE = ("detr", "conditional_detr", "dab-detr", "deformable_detr")  # model types that the table's adapters read
+SOURCES = {  # how detectors that have no row are named, where they come from, and the extra that brings them
+    "FOLDER or organisation/name": ("transformers, saved or on its hub", "transformers"),
+    "torchvision:NAME": ("torchvision", ""),
+    "effdet:NAME": ("effdet (EfficientDet)", "effdet"),
+    "libreyolo:FAMILY-SIZE": ("libreyolo (YOLOX, RTMDet, ...)", "libreyolo"),
+    "package.module:function": ("your own code", ""),
+}
 
 
 def from_library(source: str, model: str, weights: str | Path | None, *, ema: bool | None = None) -> Detector:
@@ -32,6 +34,22 @@ def from_library(source: str, model: str, weights: str | Path | None, *, ema: bo
         raise ValueError(f"{weights} holds a {metadata.get('kind')} of refinebox, which says what it is; name it alone")
     detector: Detector = adapter.load(model, state, f"{source}:{model}" if weights is None else str(weights))
     return detector
+
+
+def known(source: str) -> list[str]:
+    """The names that a library's models have, without the prefix."""
+    names: list[str] = importlib.import_module(f"refinebox.adapters.{source}").known()
+    return names
+
+
+def about(source: str, model: str) -> dict[str, str]:
+    """What is known of a library's model without opening it, in words.
+
+    Raises:
+        ValueError: the library is missing or has no such model.
+    """
+    facts: dict[str, str] = importlib.import_module(f"refinebox.adapters.{source}").about(model)
+    return facts
 
 
 def native(config: Mapping[str, Any]) -> bool:
