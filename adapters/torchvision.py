@@ -74,7 +74,8 @@ def regions(network: Any, images: ImageList) -> Iterator[Dense]:
     pooled = heads.box_head(heads.box_roi_pool(maps, proposals, images.image_sizes))
     logits, moves = heads.box_predictor(pooled)
     counts = [len(boxes) for boxes in proposals]
-    all_boxes = heads.box_coder.decode(moves, proposals).split(counts)
+    # the shape is lost where there are no proposals
+    all_boxes = heads.box_coder.decode(moves, proposals).reshape(*logits.shape, 4).split(counts)
     for boxes, scores, size in zip(all_boxes, logits.softmax(-1).split(counts), images.image_sizes, strict=True):
         scores = scores[:, 1:]  # the first is background
         row, column = (scores > heads.score_thresh).nonzero(as_tuple=True)

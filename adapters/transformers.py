@@ -3,13 +3,15 @@
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from refinebox.adapters.parts import processor
-from refinebox.adapters.parts.taps import Reader, Taps, maps_in
+from refinebox.adapters.parts.stages import places
+from refinebox.adapters.parts.taps import Taps
 from torch import Tensor, nn
 
 from refinebox.boxes import whwh
@@ -116,51 +118,6 @@ def enclosing(boxes: Tensor) -> Tensor:
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def places(network: nn.Module) -> list[tuple[nn.Module, Reader]]:
-    """Where the feature maps of a model are, whatever its family."""
-    found = list(_places(network))
-    if not found and hasattr(network, "vit"):  # YOLOS has no backbone beside its transformer
-        return [(network.vit, patches(network.config))]
-    return found
-
-
-def _places(network: nn.Module) -> Iterator[tuple[nn.Module, Reader]]:
-    from transformers.backbone_utils import BackboneMixin
-
-    for module in network.modules():
-        ancestors = {ancestor.__name__ for ancestor in type(module).__mro__}
-        if isinstance(module, BackboneMixin):
-            module.register_forward_pre_hook(_with_all_stages, with_kwargs=True)
-            yield module, stages
-        elif "FeatureListNet" in ancestors:  # timm
-            names = {entry["module"] for entry in module.feature_info.info}
-            yield from ((child, maps_in) for name, child in module.named_children() if name in names)
-        elif type(module).__name__.endswith("ConvEncoder"):  # changes the backbone's maps in some families
-            yield module, maps_in
-            yield from ((child, maps_in) for name, child in module.named_modules() if name.endswith("stem_pool"))
-
-
-def _with_all_stages(_module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    return arguments, {**options, "output_hidden_states": True}
-
-
-def stages(output: Any, images: Tensor) -> list[Tensor]:
-    """Maps of all stages of a backbone; those that the detector reads come last, as they are normalised."""
-    return [*maps_in(output.hidden_states, images), *maps_in(output.feature_maps, images)]
-
-
-def patches(config: Any) -> Reader:
-    """Reads the tokens of the image's patches, which stand between the class's and the detections', as one map."""
-    size = config.patch_size
-
-    def read(output: Any, images: Tensor) -> list[Tensor]:
-        tokens = output.last_hidden_state[:, 1 : -config.num_detection_tokens]  # [B, L, C]
-        grid = tuple(side // size for side in images.shape[-2:])
-        return [tokens.transpose(1, 2).unflatten(2, grid)]
-
-    return read
-
-
 BORROWED = {  # image processors of families that have none of their own
     "dab-detr": "ConditionalDetrImageProcessor",
     "d_fine": "RTDetrImageProcessor",
@@ -181,17 +138,34 @@ def load(folder: Path, name: str) -> Detector:
         _without_downloads(config)
         if type(config) not in transformers.MODEL_FOR_OBJECT_DETECTION_MAPPING:
             raise ValueError(f"a {config.model_type} is no object detector of transformers")
-        network, report = transformers.AutoModelForObjectDetection.from_pretrained(
-            folder, config=config, output_loading_info=True, local_files_only=True
-        )
-        image_processor = _processor(folder, config)
+        with quiet():
+            network, report = transformers.AutoModelForObjectDetection.from_pretrained(
+                folder, config=config, output_loading_info=True, local_files_only=True
+            )
+        profile = _profile(name, config, _processor(folder, config))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ValueError(f"{name} cannot be opened as a detector of transformers: {error}") from error
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
             keys = sorted(map(str, report[problem]))
             raise ValueError(f"{name}: the weights do not fit; {problem.replace('_', ' ')}: {', '.join(keys[:3])}")
-    return TransformersDetector(network, _profile(name, config, image_processor))
+    return TransformersDetector(network, profile)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The library keeps its progress bars and reports to itself; what they say is said in one line here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:

@@ -159,7 +159,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     saved("rt_detr", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_layers": 3}))
-    with pytest.raises(ValueError, match=r"the weights do not fit; missing keys: .*decoder\.layers\.2"):
+    with pytest.raises(ValueError, match=r"^[^\n]*: the weights do not fit; missing keys: .*\.2\."):
         load_detector(str(tmp_path))
 
 
