@@ -48,7 +48,7 @@ class LibreDetector(Detector):
         from libreyolo.postprocess.slicing import slice_batch_outputs
 
         output, features = self._taps(self._convention.applied(images, sizes))
-        canvas = images.shape[-2:]
+        canvas = images.shape[-2], images.shape[-1]
         chosen = [
             self._chosen(*pairs(self._model, slice_batch_outputs(output, index), canvas), size)
             for index, size in enumerate(sizes)

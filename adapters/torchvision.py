@@ -39,7 +39,7 @@ class TorchvisionDetector(Detector):
     stride from 4 to 32 that it has, in front of a pyramid.
     """
 
-    def __init__(self, network: nn.Module, profile: Profile) -> None:
+    def __init__(self, network: Any, profile: Profile) -> None:
         super().__init__(profile)
         self.network = network.train(False)
         self._dense = _kind(network)
@@ -51,7 +51,7 @@ class TorchvisionDetector(Detector):
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         found, features = self._taps(images, sizes)
-        chosen = [self._chosen(*dense, size) for dense, size in zip(found, sizes, strict=True)]
+        chosen = [self._chosen(boxes, scores, size) for (boxes, scores), size in zip(found, sizes, strict=True)]
         return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
 
     def _chosen(self, boxes: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +134,8 @@ def _kind(network: nn.Module) -> Callable[[Any, ImageList], Iterator[Dense]]:
 
 def known() -> list[str]:
     """Names of the library's detection models."""
-    return torchvision.models.list_models(module=torchvision.models.detection)
+    names: list[str] = torchvision.models.list_models(module=torchvision.models.detection)
+    return names
 
 
 def about(model: str) -> dict[str, str]:

@@ -113,7 +113,7 @@ def enclosing(boxes: Tensor) -> Tensor:
     """
     if boxes.shape[-1] == 4:
         return boxes
-    corners = boxes[..., None, :2] + boxes[..., 2:].unflatten(-1, (4, 2)) - 0.5  # [B, Q, 4, 2]
+    corners = boxes[..., None, :2] + boxes[..., 2:].reshape(*boxes.shape[:-1], 4, 2) - 0.5  # [B, Q, 4, 2]
     low, high = corners.amin(-2), corners.amax(-2)
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
@@ -155,8 +155,7 @@ def load(folder: Path, name: str) -> Detector:
 @contextmanager
 def quiet() -> Iterator[None]:
     """The library keeps its progress bars and reports to itself; what they say is said in one line here."""
-    from transformers.utils import logging
-
+    logging = library("transformers.utils.logging", "transformers")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -188,24 +187,24 @@ def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
 
 def _without_downloads(config: Any) -> None:
     """The weights of the backbone come with those of the detector; they need not be fetched before."""
-    for part in (config, getattr(config, "backbone_config", None)):
+    for part in filter(None, (config, getattr(config, "backbone_config", None))):
         if getattr(part, "use_pretrained_backbone", None):
             part.use_pretrained_backbone = False
 
 
 def _processor(folder: Path, config: Any) -> Any:
     """The folder's image processor, or that of the family with its usual settings."""
-    import transformers
-    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
-
+    transformers = library("transformers", "transformers")
     if (folder / "preprocessor_config.json").is_file() or (folder / "processor_config.json").is_file():
         return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
     if config.model_type in BORROWED:
         return getattr(transformers, BORROWED[config.model_type])()
-    return IMAGE_PROCESSOR_MAPPING[type(config)]["torchvision"]()
+    usual = library("transformers.models.auto.image_processing_auto", "transformers").IMAGE_PROCESSOR_MAPPING
+    return usual[type(config)]["torchvision"]()
 
 
 def _profile(name: str, config: Any, image_processor: Any) -> Profile:
+    limit = processor.limit(image_processor) or int(getattr(config, "num_queries", 300))
     names = [config.id2label[column] for column in range(config.num_labels)]
     ids = ids_of(names)
     return Profile(
@@ -216,13 +215,13 @@ def _profile(name: str, config: Any, image_processor: Any) -> Profile:
         input=processor.read(image_processor, _multiple(config)),
         layout="transformers",
         settings={"config": json.loads(config.to_json_string(use_diff=False))},
-        choice=Choice(limit=processor.limit(image_processor) or getattr(config, "num_queries", 300)),
+        choice=Choice(limit=limit),
     )
 
 
 def _multiple(config: Any) -> int:
     """What the sides of an image must be a multiple of, in pixels."""
-    backbone = getattr(config, "backbone_config", None)
+    backbone: Any = getattr(config, "backbone_config", None)
     windows = getattr(backbone, "num_windows_side", getattr(backbone, "num_windows", None))
     if windows is not None:
         return int(windows * backbone.patch_size)

@@ -36,4 +36,5 @@ def read(processor: Any, multiple: int = 1) -> InputFormat:
 def limit(processor: Any) -> int | None:
     """Detections that its post-processing keeps; None for as many as there are queries."""
     parameter = inspect.signature(processor.post_process_object_detection).parameters.get("top_k")
-    return None if parameter is None else parameter.default
+    top: int | None = None if parameter is None else parameter.default
+    return top

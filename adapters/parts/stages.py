@@ -6,8 +6,10 @@ from typing import Any
 from refinebox.adapters.parts.taps import Reader, maps_in
 from torch import Tensor, nn
 
+from refinebox.detection.extras import library
 
-def places(network: nn.Module) -> list[tuple[nn.Module, Reader]]:
+
+def places(network: Any) -> list[tuple[nn.Module, Reader]]:
     """Where the feature maps of a model are, whatever its family."""
     found = list(_places(network))
     if not found and hasattr(network, "vit"):  # YOLOS has no backbone beside its transformer
@@ -15,12 +17,11 @@ def places(network: nn.Module) -> list[tuple[nn.Module, Reader]]:
     return found
 
 
-def _places(network: nn.Module) -> Iterator[tuple[nn.Module, Reader]]:
-    from transformers.backbone_utils import BackboneMixin
-
+def _places(network: Any) -> Iterator[tuple[nn.Module, Reader]]:
+    mixin = library("transformers.backbone_utils", "transformers").BackboneMixin
     for module in network.modules():
         ancestors = {ancestor.__name__ for ancestor in type(module).__mro__}
-        if isinstance(module, BackboneMixin):
+        if isinstance(module, mixin):
             module.register_forward_pre_hook(_with_all_stages, with_kwargs=True)
             yield module, stages
         elif "FeatureListNet" in ancestors:  # timm

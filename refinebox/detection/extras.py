@@ -1,10 +1,10 @@
 """Libraries that only some detectors need, and how to install one that is missing."""
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 
-def library(module: str, extra: str) -> ModuleType:
+def library(module: str, extra: str) -> Any:
     """The imported module.
 
     Raises:

@@ -30,7 +30,8 @@ def check_detector(detector: Detector, *, height: int = 192, width: int = 256) -
     proposals = taken(detector, images, sizes)
 
     def run() -> DetectorOutput:
-        return detector(images, sizes) if proposals is None else detector(images, sizes, proposals)
+        output: DetectorOutput = detector(images, sizes, proposals)
+        return output
 
     output = run()
     check_frozen(detector, run)
