@@ -11,7 +11,7 @@ from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
-from refinebox.refinement.upgraded import KIND, load
+from refinebox.refinement.upgraded import apply, load
 
 
 class AdapterContract:
@@ -34,13 +34,11 @@ class AdapterContract:
 
     def test_an_upgraded_file_holds_the_whole_detector(self, detector: Detector, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        refined = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
-        tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
-        tensors |= {f"refiner.{name}": tensor for name, tensor in refined.refiner.state_dict().items()}
-        sides = {"strides": detector.strides, "steps": refined.refiner.steps, "top": refined.top}
-        path = tmp_path / "better.safetensors"
-        checkpoint.write(path, tensors, {"kind": KIND, "detector": describe(detector), "refiner": sides})
-        again = load(path)
+        refiner, path = Refiner(detector.channels, detector.strides), tmp_path / "better.safetensors"
+        sides = {"strides": detector.strides, "steps": refiner.steps}
+        checkpoint.write(tmp_path / "refiner.safetensors", refiner.state_dict(), {"kind": "refiner", **sides})
+        apply(detector, None, tmp_path / "refiner.safetensors", path)
+        refined, again = RefinedDetector(detector, refiner), load(path)
         assert isinstance(again, RefinedDetector)
         assert describe(again.detector) == describe(detector)
         height, width = detector.profile.input.canvas(self.height, self.width)
