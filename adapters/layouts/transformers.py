@@ -65,6 +65,7 @@ TRANSFORMERS: Table = (
     ("model.patterns.", "transformer.patterns."),
     ("class_labels_classifier.", "class_embed."),
     ("bbox_predictor.", "bbox_embed."),
+    ("model.encoder.layernorm.", "transformer.encoder.norm."),
     ("model.decoder.layernorm.", "transformer.decoder.norm."),
     *under(
         ("model.encoder.layers.#.", ENCODER_LAYER),

@@ -85,29 +85,38 @@ class Transformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers without a normalisation after the last (DETR, appendix A.3).
+    """Layers without a normalisation after the last (DETR, appendix A.3), unless they normalise before each part.
 
     Args:
         sizes: what the tensors tell.
         heads: attention heads.
         activation: of the feed-forward blocks.
         rescale: whether positions are rescaled from the content before every layer, as in DAB-DETR.
+        pre_norm: whether layers normalise before each part.
     """
 
     def __init__(
-        self, sizes: Sizes, heads: int, activation: type[nn.Module] = nn.ReLU, *, rescale: bool = False
+        self,
+        sizes: Sizes,
+        heads: int,
+        activation: type[nn.Module] = nn.ReLU,
+        *,
+        rescale: bool = False,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(sizes.width, heads, sizes.feedforward, activation()) for _ in range(sizes.encoder_layers)
+            EncoderLayer(sizes.width, heads, sizes.feedforward, activation(), pre_norm=pre_norm)
+            for _ in range(sizes.encoder_layers)
         )
+        self.norm = nn.LayerNorm(sizes.width) if pre_norm else None
         self.query_scale = MLP(sizes.width, sizes.width, sizes.width, depth=2) if rescale else None
 
     def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Memory:
         for layer in self.layers:
             rescaled = position if self.query_scale is None else position * self.query_scale(tokens)
             tokens = layer(tokens, rescaled, valid)
-        return Memory(tokens, position, valid)
+        return Memory(tokens if self.norm is None else self.norm(tokens), position, valid)
 
 
 class FrozenNetwork(Detector):

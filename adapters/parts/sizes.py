@@ -22,6 +22,7 @@ class Sizes:
         queries: learned queries; with patterns each is used once for each of them.
         columns: of the class head, no-object included where there is one.
         patterns: learned content patterns; 0 where there are none.
+        pre_norm: whether layers normalise before each part rather than after it, as in Table Transformer.
     """
 
     backbone: ResNetSizes | SwinSizes
@@ -32,6 +33,7 @@ class Sizes:
     queries: int
     columns: int
     patterns: int = 0
+    pre_norm: bool = False
 
     @classmethod
     def read(cls, state: Mapping[str, Tensor]) -> "Sizes":
@@ -52,6 +54,7 @@ class Sizes:
             ],
             columns=state["class_embed.weight"].shape[0],
             patterns=0 if patterns is None else patterns.shape[0],
+            pre_norm="transformer.encoder.norm.weight" in state,
         )
 
 

@@ -29,7 +29,7 @@ def apply(
 ) -> None:
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.commands.inputs import load
-    from refinebox.detection.zoo import is_custom, weights_path
+    from refinebox.detection.zoo import weights_file
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
@@ -37,7 +37,7 @@ def apply(
     if refiner == "published":
         refiner_file = published_refiner(detector, weights, force=force)
     model = load(detector, weights, "cpu", ema=ema)
-    detector_file = None if is_custom(detector) else weights_path(detector, weights)
+    detector_file = weights_file(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (

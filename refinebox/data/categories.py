@@ -1,7 +1,7 @@
 """Which category of the data is which of the detector: the commonest cause of an AP of 0, so it is checked."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -18,6 +18,19 @@ _COCO = (
     "potted plant,bed,,dining table,,,toilet,,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
     "refrigerator,,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
 )
+# what others call COCO's categories: Pascal VOC's names in one word, and the names of before 2014
+ALIASES = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+    "tv monitor": "tv",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "hair dryer": "hair drier",
+    "mobile phone": "cell phone",
+    "doughnut": "donut",
+}
 COCO_NAMES = {category_id: name for category_id, name in enumerate(_COCO.split(","), start=1) if name}
 
 
@@ -122,8 +135,16 @@ def _unknown(
     )
 
 
+def ids_of(names: Sequence[str]) -> tuple[int, ...]:
+    """The category id of each score column: COCO's where the names are COCO's 80, otherwise the column itself."""
+    if [_plain(name) for name in names] == list(COCO_NAMES.values()):
+        return tuple(COCO_NAMES)
+    return tuple(range(len(names)))
+
+
 def _plain(name: str) -> str:
-    return name.strip().casefold().replace("_", " ")
+    plain = name.strip().casefold().replace("_", " ")
+    return ALIASES.get(plain, plain)
 
 
 def _listed(categories: Mapping[int, str]) -> str:

@@ -38,6 +38,7 @@ class InputFormat:
         library: whose resampling it is; torch's differs from Pillow's by up to a grey value.
         antialias: whether torch looks at all pixels when it shrinks an image; Pillow always does.
         whole: whether resized pixels are rounded to whole grey values, as they are in most code.
+        step: of ``shortest``; sides are rounded down to a multiple of so many pixels, which stretches images a little.
     """
 
     fit: Fit = "shortest"
@@ -53,6 +54,7 @@ class InputFormat:
     library: Literal["pillow", "torch"] = "pillow"
     antialias: bool = True
     whole: bool = True
+    step: int = 1
 
     @property
     def fixed(self) -> bool:
@@ -100,6 +102,7 @@ class InputFormat:
         else:
             from_rounded = self.rounding == "authors"
             shorter, longer = _truncated(short, long, self.short_side, self.long_side, from_rounded=from_rounded)
+        shorter, longer = (max(self.step, side - side % self.step) for side in (shorter, longer))
         return (shorter, longer) if height < width else (longer, shorter)
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:

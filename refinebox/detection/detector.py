@@ -3,6 +3,7 @@
 Letters in shape comments: B images, Q queries, K categories, C channels, H and W pixels or cells.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,8 +28,6 @@ from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint
 
-PROBE = 128  # pixels
-
 
 class Detector(nn.Module):
     """A detector that cannot be trained: always in eval mode, without gradients.
@@ -43,7 +42,13 @@ class Detector(nn.Module):
         category_ids: category id of each score column.
         category_names: category id to name.
         precision: of matrix products and convolutions; ``bfloat16`` is faster on GPUs, and boxes stay float32.
+        memory_format: of images and weights; channels last makes convolutions several times faster on CPUs, and
+            changes the last bit of what comes out.
+        probe_side: side of the black image that strides and channels are measured on, in pixels.
     """
+
+    memory_format: torch.memory_format = torch.channels_last
+    probe_side = 128
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()
@@ -82,7 +87,7 @@ class Detector(nn.Module):
             sizes: ``[B, 2]`` int (height, width) without padding, in pixels.
             proposals: boxes from elsewhere, for a detector that takes them.
         """
-        images = self._padded(images).contiguous(memory_format=torch.channels_last)
+        images = self._padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             output = self.detect(images, sizes) if proposals is None else self.detect_given(images, sizes, proposals)
         features, boxes, logits = tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits)
@@ -91,7 +96,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def features(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of :meth:`forward` alone."""
-        images = self._padded(images).contiguous(memory_format=torch.channels_last)
+        images = self._padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             features = self.extract(images, sizes)
         return tuple(map(_widened, features))
@@ -115,10 +120,10 @@ class Detector(nn.Module):
         """Switches gradients off and measures strides, channels, candidates and the number of categories."""
         self.requires_grad_(False)
         self.train(False)
-        self.to(memory_format=torch.channels_last)  # makes convolutions several times faster on CPUs
+        self.to(memory_format=self.memory_format)
         output = self.probe()
-        width = self.profile.input.canvas(PROBE, PROBE)[1]
-        self.strides = tuple(round(width / feature.shape[-1]) for feature in output.features)
+        width = self.profile.input.canvas(self.probe_side, self.probe_side)[1]
+        self.strides = tuple(stride_of(width, feature.shape[-1]) for feature in output.features)
         self.channels = tuple(feature.shape[1] for feature in output.features)
         self.candidates = output.boxes.shape[1]
         columns = self.scores(output.logits).shape[-1]
@@ -136,10 +141,10 @@ class Detector(nn.Module):
             )
 
     def probe(self) -> DetectorOutput:
-        """The output for one black image of :data:`PROBE` pixels a side, or of the one size that the detector takes."""
-        form = self.profile.input
-        height, width = form.canvas(PROBE, PROBE)
-        sizes = torch.tensor([[height, width] if form.fixed else [PROBE, PROBE]])
+        """The output for one black image of ``probe_side`` pixels, or of the one size that the detector takes."""
+        form, side = self.profile.input, self.probe_side
+        height, width = form.canvas(side, side)
+        sizes = torch.tensor([[height, width] if form.fixed else [side, side]])
         output: DetectorOutput = self(torch.zeros(1, 3, height, width), sizes)
         return output
 
@@ -233,6 +238,17 @@ class Detector(nn.Module):
             original = torch.tensor([[image.height, image.width]], device=device)
             detections += self.postprocess(self.scores_of(output), output.boxes, original)
         return detections
+
+
+def stride_of(side: int, cells: int) -> int:
+    """The stride of a map with ``cells`` cells over a side of so many pixels.
+
+    The power of two that gives so many where there is one, as the last cell may reach over the border: 10 cells over
+    300 pixels have stride 32, not 30. Otherwise the quotient, 14 for instance in a transformer with such patches.
+    """
+    ratio = side / cells
+    power = 2 ** max(0, math.ceil(math.log2(ratio)))
+    return power if -(-side // power) == cells else round(ratio)
 
 
 def _widened(tensor: Tensor) -> Tensor:

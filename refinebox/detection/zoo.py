@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from refinebox.data.categories import COCO_NAMES
-from refinebox.data.input_format import InputFormat
-from refinebox.detection.choice import Choice
+from refinebox.detection.description import describe as describe
+from refinebox.detection.description import profile_from as profile_from
 from refinebox.detection.detector import Detector
 from refinebox.detection.entry import cached, input_of
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS
-from refinebox.files import checkpoint
+from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
+from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
 
 
@@ -27,8 +28,9 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
 
     Args:
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
-            folder that transformers wrote; or ``package.module:function`` for a function that returns a
-            :class:`Detector` and is called with ``weights`` where they are given.
+            folder that transformers wrote; the name of such a folder on the Hugging Face hub, ``organisation/name``; a
+            library's model, as ``torchvision:fcos_resnet50_fpn``; or ``package.module:function`` for a function that
+            returns a :class:`Detector` and is called with ``weights`` where they are given.
         weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
             shards or a folder); by default the published one, which is downloaded once.
         ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
@@ -38,9 +40,16 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
         FileNotFoundError: there is no file at the path, or the weights must be fetched by hand.
         ConnectionError: the weights could not be downloaded.
     """
+    source, _, model = name.partition(":")
+    if source in LIBRARIES:
+        return from_library(source, model, weights, ema=ema)
     if is_custom(name):
         return custom(name, weights)
     path = weights_path(name, weights)
+    if path.is_dir() and name not in DETECTORS and not native(checkpoint.read_config(path)):
+        adapter = importlib.import_module("refinebox.adapters.transformers")
+        detector: Detector = adapter.load(path, name if is_hub_id(name) else path.name)
+        return detector
     state, metadata = checkpoint.read(path, ema)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
@@ -83,13 +92,16 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
         ConnectionError: the weights could not be downloaded.
     """
     entry = DETECTORS.get(name)
-    if entry is None and not name.endswith(".safetensors") and not Path(name).is_dir():
+    if entry is None and not is_hub_id(name) and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
             f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
-            "or of a transformers folder, or package.module:function"
+            "or of a transformers folder, organisation/name of the Hugging Face hub, "
+            f"{':NAME, '.join(LIBRARIES)}:NAME, or package.module:function"
         )
     if weights is not None:
         return Path(weights)
+    if is_hub_id(name):
+        return hub.folder(name)
     if entry is None:
         return Path(name)
     if entry.bundled:
@@ -111,10 +123,20 @@ def nearest(name: str) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def weights_file(name: str, weights: str | Path | None = None) -> Path | None:
+    """:func:`weights_path` where there is one: code of one's own and libraries keep their weights where they like."""
+    if is_custom(name):
+        return None
+    if name.partition(":")[0] in LIBRARIES:
+        return None if weights is None else Path(weights)
+    return weights_path(name, weights)
+
+
 def is_custom(name: str) -> bool:
-    """Whether a name is ``package.module:function`` rather than one of the table or a path."""
+    """Whether a name is ``package.module:function`` rather than one of the table, of a library or a path."""
     module, colon, function = name.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    written = function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and written and module not in LIBRARIES
 
 
 def custom(name: str, weights: str | Path | None = None) -> Detector:
@@ -149,6 +171,9 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
     Raises:
         ValueError: the tensors belong to another family, or to none.
     """
+    if profile.family in (*LIBRARIES, "transformers"):
+        detector: Detector = importlib.import_module(f"refinebox.adapters.{profile.family}").build(state, profile)
+        return detector
     family = importlib.import_module("refinebox.adapters.layouts.recognise").family_of(state)
     if family is None:
         raise ValueError(f"{where} is no DETR-like checkpoint; its first tensors are {', '.join(list(state)[:3])}")
@@ -156,53 +181,5 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
         raise ValueError(
             f"{where} is a {family} checkpoint, but {profile.name} is {profile.family}; name a detector of that family"
         )
-    adapter = importlib.import_module(f"refinebox.adapters.{family}")
-    detector: Detector = adapter.build(state, profile)
+    detector = importlib.import_module(f"refinebox.adapters.{family}").build(state, profile)
     return detector
-
-
-def describe(detector: Detector) -> dict[str, Any]:
-    """What a file must say beside a detector's tensors so that it can be built again."""
-    profile = detector.profile
-    return {
-        "name": profile.name,
-        "family": profile.family,
-        "layout": profile.layout,
-        "classification": profile.classification,
-        "categories": [{"id": i, "name": detector.category_names.get(i)} for i in detector.category_ids],
-        "input": asdict(profile.input),
-        "choice": profile.choice and asdict(profile.choice),
-        "settings": dict(profile.settings),
-    }
-
-
-def profile_from(description: Mapping[str, Any], where: str) -> Profile:
-    """The inverse of :func:`describe`; ``where`` names the file in messages.
-
-    Raises:
-        ValueError: something is missing from the description.
-    """
-    try:
-        categories = description["categories"]
-        return Profile(
-            name=description["name"],
-            family=description["family"],
-            layout=description.get("layout", "authors"),  # files of version 0.1.0 know no other
-            classification=description["classification"],
-            category_ids=tuple(category["id"] for category in categories),
-            category_names={category["id"]: category["name"] for category in categories if category["name"]},
-            input=input_format(description),
-            choice=Choice(**description["choice"]) if description.get("choice") else None,
-            settings=description["settings"],
-        )
-    except KeyError as error:
-        raise ValueError(f"{where} does not say the {error} of its detector; write the file again") from error
-
-
-def input_format(description: Mapping[str, Any]) -> InputFormat:
-    """The input format of a :func:`describe`; files of version 0.1.0 know two sides and a layout alone."""
-    if "input" not in description:
-        sides = description["short_side"], description["long_side"]
-        return InputFormat("shortest", *sides, rounding=description.get("layout", "authors"))
-    fields = dict(description["input"])
-    return InputFormat(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
