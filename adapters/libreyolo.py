@@ -1,15 +1,15 @@
 """The detectors of libreyolo (YOLOX, YOLOv9, RTMDet, D-FINE and many more) behind that library's one interface."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from refinebox.adapters.parts import candidates
 from refinebox.adapters.parts.measured import Convention, measure
-from refinebox.adapters.parts.taps import Taps, maps_in
-from torch import Tensor
+from refinebox.adapters.parts.taps import Taps, layers, maps_in
+from torch import Tensor, nn
 
 from refinebox.boxes import to_fractions
 from refinebox.detection.detector import Detector
@@ -39,9 +39,8 @@ class LibreDetector(Detector):
         self.network = model.model.train(False)
         self._model, self._convention = model, convention
         images = torch.zeros(1, 3, profile.input.height, profile.input.width)
-        places = [(layer, maps_in) for layer in model._get_available_layers().values()]
         with torch.no_grad():
-            self._taps = Taps(places, model._forward, images)
+            self._taps = Taps([(layer, maps_in) for layer in stages(self.network)], model._forward, images)
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -67,6 +66,17 @@ class LibreDetector(Detector):
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         return self._taps.maps(self._convention.applied(images, sizes))
+
+
+def stages(network: Any) -> Iterator[nn.Module]:
+    """The layers of a network's backbone, and of a pyramid that is wrapped around it; without a backbone, all."""
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        yield from layers(network)
+        return
+    if isinstance(getattr(backbone, "backbone", None), nn.Module):
+        yield from stages(backbone)
+    yield from layers(backbone)
 
 
 def pairs(
@@ -192,16 +202,13 @@ def find(model: str, state: Mapping[str, Tensor] | None) -> tuple[Any, str]:
 
 
 def _opened(kind: Any, size: str, state: Mapping[str, Tensor], where: str) -> Any:
+    """The library's model with the tensors of a file, which the library may rename but not leave out."""
     classes = kind.detect_nb_classes(dict(state)) or 80
     model = kind._from_scratch(size=size, nb_classes=classes, device="cpu")
-    try:
-        load_tensors(model.model, state, where)
-    except ValueError as error:
-        # files of the family's authors, which the library renames
-        try:
-            model = kind(dict(state), size=size, nb_classes=classes, device="cpu")
-        except (RuntimeError, ValueError, KeyError):
-            raise error from None
+    renamed = model._prepare_state_dict(dict(state))
+    model._prepare_model_for_state_dict(renamed)
+    counters = {key: x for key, x in model.model.state_dict().items() if key.endswith("num_batches_tracked")}
+    load_tensors(model.model, {**counters, **renamed}, where)
     return model
 
 

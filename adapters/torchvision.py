@@ -250,7 +250,7 @@ def _columns(state: Mapping[str, Tensor], model: str) -> int:
     (name,) = [name for name in CLASSIFIERS if name in state] or [""]
     if not name:
         return COLUMNS  # and the tensors that do not fit will be named
-    usual = torchvision.models.get_model(model, weights=None, weights_backbone=None).state_dict()
+    usual = torchvision.models.get_model(model, weights=None, weights_backbone=None, num_classes=COLUMNS).state_dict()
     return len(state[name]) * COLUMNS // len(usual.get(name, state[name]))
 
 

@@ -63,4 +63,4 @@ def native(config: Mapping[str, Any]) -> bool:
 def is_hub_id(name: str) -> bool:
     """Whether a name is ``organisation/name`` of the Hugging Face hub rather than a path."""
     written = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
-    return written and not Path(name).exists() and not name.endswith(".safetensors")
+    return written and not Path(name).exists() and not name.endswith((".safetensors", ".pth", ".pt", ".bin", ".json"))

@@ -150,16 +150,17 @@ def check_repeatable(output: DetectorOutput, again: DetectorOutput, what: str) -
 def check_padding(detector: Detector, output: DetectorOutput, image: Tensor) -> None:
     """The second image of the batch, which is padded there, gives nearly the same boxes alone."""
     alone = detector(*(tensor.to(image.device) for tensor in pad([image])))
-    scores, padded = (detector.scores(logits) for logits in (alone.logits[0], output.logits[1]))  # [Q, K]
-    used = scores.amax(-1) > 0
-    boxes, others = alone.boxes[0][used], output.boxes[1]
+    scores, others = (detector.scores(logits) for logits in (alone.logits[0], output.logits[1]))  # [Q, K]
+    used, there = scores.amax(-1) > 0, others.amax(-1) > 0
+    if not (used.any() and there.any()):
+        return  # a detector may find nothing in noise
+    boxes, padded = alone.boxes[0][used], output.boxes[1][there]
     # candidates and queries that are chosen by score may trade places: the nearest box counts, or the nearest scores
     if detector.profile.final.rule == "suppression":
-        same = torch.cdist(boxes, others[padded.amax(-1) > 0], p=1).argmin(1)
-        others = others[padded.amax(-1) > 0]
+        same = torch.cdist(boxes, padded, p=1).argmin(1)
     else:
-        same = torch.cdist(scores[used], padded, p=1).argmin(1)
-    difference = (boxes - others[same]).abs().median().item()
+        same = torch.cdist(scores[used], others[there], p=1).argmin(1)
+    difference = (boxes - padded[same]).abs().median().item()
     _expect(
         difference <= TOLERANCE,
         f"boxes move by {difference:.3f} (median, fractions of the image) when the image is padded, expected at most "

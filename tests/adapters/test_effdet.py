@@ -21,7 +21,7 @@ def network(**options: Any) -> Any:
         if name.endswith("running_var"):
             tensor.fill_(0.3)
         elif "predict" in name:
-            tensor.copy_(0.3 * torch.randn_like(tensor))
+            tensor.copy_(0.02 * torch.randn_like(tensor))
     return model
 
 

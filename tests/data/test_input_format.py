@@ -214,3 +214,10 @@ def test_one_size_alone_cannot_be_changed() -> None:
     assert form.resized(None, None) == form
     with pytest.raises(ValueError, match=r"^this detector takes images of 640 x 480 pixels; leave out the short and"):
         form.resized(600, None)
+
+
+def test_sides_are_rounded_down_to_whole_steps() -> None:
+    form = InputFormat(short_side=96, long_side=144, step=16)
+    assert form.content(90, 130) == (96, 128)
+    assert form.content(130, 90) == (128, 96)
+    assert form.content(10, 1000) == (16, 144)
