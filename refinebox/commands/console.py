@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -95,7 +94,7 @@ class Patient:
 def patient_streams() -> Iterator[None]:
     """Standard output and error never stop what is done inside."""
     old = sys.stdout, sys.stderr
-    with Path(os.devnull).open("w") as nowhere:  # for streams that were closed before Python began
+    with open(os.devnull, "w") as nowhere:  # for streams that were closed before Python began
         sys.stdout, sys.stderr = (cast(TextIO, Patient(stream or nowhere)) for stream in old)
         try:
             yield
