@@ -34,6 +34,8 @@ class LibreDetector(Detector):
         convention: how the library's images differ from ours.
     """
 
+    memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+
     def __init__(self, model: Any, profile: Profile, convention: Convention) -> None:
         super().__init__(profile)
         self.network = model.model.train(False)

@@ -1,5 +1,6 @@
 """libreyolo's detectors: with no refinement, detections are the library's own; a trained YOLOX on real photographs."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,11 @@ def wrapper(name: str) -> Any:
     """With random weights, and without the biases that keep scores low at the beginning of a training."""
     kind, size = adapter.find(name, None)
     model = kind._from_scratch(size=size, nb_classes=5, device="cpu")
-    for tensor in model.model.state_dict().values():
+    for key, tensor in model.model.state_dict().items():
         if tensor.dim() == 1 and tensor.is_floating_point() and tensor.mean() < -2:
             torch.nn.init.normal_(tensor)
-        elif tensor.dim() > 1 and tensor.is_floating_point() and tensor.abs().max() < 0.1:
+        elif tensor.dim() > 1 and re.search("cls|score", key) and tensor.abs().max() < 0.1:
             tensor.mul_(10)  # classifiers begin with small weights, and all scores would be the same
-    model.model.train(False)
     return model
 
 

@@ -66,17 +66,34 @@ def opened(network: Any, name: str, folder: Path) -> Detector:
 
 @pytest.mark.parametrize("name", known())
 def test_detections_equal_the_librarys(name: str, tmp_path: Path) -> None:
+    """In the same pixels: the library's scores, labels and boxes, in its order but for ties."""
     network = model(name, columns=2 if "keypoint" in name else 7)
     detector = opened(network, name, tmp_path)
     with torch.no_grad():
+        inputs, _ = network.transform([tensor_of(PICTURE)])
         (wanted,) = network([tensor_of(PICTURE)])
-    (found,) = detector.predict([PICTURE])
-    assert len(wanted["scores"]) > 5
-    assert len(found.scores) == len(wanted["scores"])
-    torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-4, rtol=1e-4)
+    output = detector(inputs.tensors, torch.tensor(inputs.image_sizes))
+    size = torch.tensor([[PICTURE.height, PICTURE.width]])
+    (found,) = detector.postprocess(detector.scores(output.logits), output.boxes, size)
+    assert len(found.scores) == len(wanted["scores"]) > 5
+    torch.testing.assert_close(found.scores, wanted["scores"])
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        same = ((wanted["boxes"] - box).abs().amax(1) < 0.01) & ((wanted["scores"] - score).abs() < 1e-4)
+        same = ((wanted["boxes"] - box).abs().amax(1) < 0.01) & ((wanted["scores"] - score).abs() < 1e-5)
         assert (same & (wanted["labels"] == label)).any()
+
+
+@pytest.mark.parametrize("name", ["fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_pictures_come_in_as_the_librarys_transform_makes_them(name: str, tmp_path: Path) -> None:
+    network = model(name)
+    detector = opened(network, name, tmp_path)
+    (wanted, _), form = network.transform([tensor_of(PICTURE)]), detector.profile.input
+    images, sizes = form.pad([detector.preprocess(PICTURE)])
+    torch.testing.assert_close(images, wanted.tensors, atol=1e-5, rtol=1e-5)
+    assert [tuple(size) for size in sizes.tolist()] == wanted.image_sizes
+    with torch.no_grad():
+        (detections,) = network([tensor_of(PICTURE)])
+    (found,) = detector.predict([PICTURE])
+    torch.testing.assert_close(found.scores, detections["scores"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture(
