@@ -30,8 +30,6 @@ from refinebox.training.run import write_refiner
 MISSING = "exporting is tested with the extra onnx; pip install -e '.[test]'"
 onnx, _, onnxruntime = (pytest.importorskip(name, reason=MISSING) for name in ("onnx", "onnxscript", "onnxruntime"))
 
-EXPORTED = ["conditional_detr", "deformable_detr", "dino"]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,8 +41,8 @@ def upgraded(make_detector: Callable[..., Detector], folder: Path) -> RefinedDet
     """With a refiner that moves boxes and a quality head that changes scores."""
     detector: Any = make_detector()
     torch.manual_seed(7)
-    nn.init.normal_(detector.network.class_embed.weight)  # scores far apart, as ties may break in either order
-    refiner = Refiner(detector.channels, detector.strides)
+    nn.init.normal_(detector.network.class_embed.weight, std=0.1)  # scores far apart, as ties may break in either order
+    refiner = Refiner(detector.channels, detector.strides, steps=2)
     nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.1)
     refiner.quality = Quality(refiner.steps, 6)
     refiner.quality.strength.fill_(0.5)
@@ -167,9 +165,8 @@ def test_nothing_can_be_trained_on_it(file: Path, shapes_folder: Path, tmp_path:
     )
 
 
-@pytest.mark.parametrize("family", EXPORTED)
-def test_families_that_export(family: str) -> None:
-    detector = tiny_families.build(family)
+def test_deformable_attention_is_exported() -> None:
+    detector = tiny_families.build("dino")
     proof = prove(traced(detector).SerializeToString(), detector)
     assert proof.boxes < 0.1
 
