@@ -33,8 +33,9 @@ FLOORS = (
 )
 # nouns of every floor, which lie below all of them
 NOUNS = {"boxes", "progress", "distributed"}
-# the names of the package, where it starts, and where its adapters and old names are found; they stand above
-DOORS = {"__init__", "__main__", "adapters", "moved"}
+# the names of the package, where it starts, what other programs call, and where its adapters and old names are found;
+# they stand above
+DOORS = {"__init__", "__main__", "adapters", "batch", "moved"}
 ADAPTERS_KNOW = ("detection", "boxes", "adapters")
 
 

@@ -14,6 +14,7 @@ from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
+from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner_file import build_refiner, load_refiner_and_history
 
@@ -214,7 +215,9 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
 
 
 def open_model(name: str, weights: Path | None = None, ema: bool | None = None) -> Detector:
-    """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one."""
+    """What a user means by a detector's name and perhaps a file: a detector, an upgraded or an exported one."""
+    if weights is None and name.endswith(".onnx"):
+        return open_exported(Path(name))
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:
