@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from refinebox.data.images import read_image
 
 
@@ -22,6 +25,8 @@ class CocoData:
         notes: what was dropped or filled in, and how often.
         frequencies: of each category id, ``r``, ``c`` or ``f``, in LVIS annotations; empty in others.
         source: the annotation file.
+        given: ``[N, 7]`` what somebody else detected in these images: image id, x, y, width, height (pixels), score and
+            category id; for a detector that takes boxes instead of finding its own.
     """
 
     images: list[dict[str, Any]]
@@ -31,6 +36,7 @@ class CocoData:
     notes: dict[str, int]
     frequencies: dict[int, str] = field(default_factory=dict)
     source: Path | None = None
+    given: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def summary(self) -> str:
         """One line for people: how much there is, and what was dropped or filled in."""

@@ -87,12 +87,14 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         entry = self.images[index]
         original = image.height, image.width
         objects = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
-        found = self.proposals and self.proposals[entry["id"]]
-        boxes = torch.cat([objects, found.boxes]) if found else objects
+        found = None if self.proposals is None else self.proposals[entry["id"]]
+        boxes = objects if found is None else torch.cat([objects, found.boxes])
         choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
-        if self.augmentation == "multiscale" and choice.random() < 0.5:
+        cropped = self.augmentation == "multiscale" and choice.random() < 0.5
+        if cropped:
             image, boxes = random_crop(image, boxes, self.form.side, choice)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
+        kept[len(objects) :] |= not cropped  # a detection without area is one all the same, until it is cut off
         fractions = to_fractions(boxes, torch.tensor([image.height, image.width]))
         if self._flips(entry["id"], choice):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -102,7 +104,7 @@ class CocoDataset(Dataset[Sample | Unreadable]):
             side = round(choice.choice(range(480, 801, 32)) * form.short_side / 800)
             form = replace(form, short_side=side)
         target = Target(fractions[:count][kept[:count]], self.columns[index][kept[:count]])
-        proposals = found and Proposals(fractions[count:][kept[count:]], found.scores[kept[count:]])
+        proposals = None if found is None else Proposals(fractions[count:][kept[count:]], found.scores[kept[count:]])
         return form.pixels(image), target, original, entry["id"], proposals
 
     def _flips(self, image_id: int, choice: random.Random) -> bool:

@@ -52,10 +52,12 @@ def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
         return Chosen(kept, column[kept], score[kept])
     limit = choice.limit if choice.rule == "pairs" else choice.candidates
     flat = scores.flatten()  # [Q * K]
-    score, index = flat.topk(min(limit, len(flat)))
-    if choice.above >= 0:
-        there = score > choice.above
-        score, index = score[there], index[there]
+    if choice.above < 0:
+        score, index = flat.topk(min(limit, len(flat)))
+    else:  # most pairs are out; among the others equal scores keep their order, which decides AP
+        index = (flat > choice.above).nonzero()[:, 0]
+        index = index[flat[index].sort(descending=True, stable=True).indices[:limit]]
+        score = flat[index]
     query, column = index // columns, index % columns
     if choice.rule == "suppression":
         kept = batched_nms(boxes[query], score, column, choice.iou)[: choice.limit]

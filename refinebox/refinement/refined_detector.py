@@ -1,6 +1,8 @@
 """A frozen detector and its refiner as one detector."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -39,8 +41,18 @@ class RefinedDetector(Detector):
     def detect_given(self, images: Tensor, sizes: Tensor, proposals: Proposals) -> DetectorOutput:
         return self.before_and_after(images, sizes, proposals)[1]
 
-    def proposals(self, data: CocoData) -> Mapping[int, Found] | None:
-        return self.detector.proposals(data)
+    def proposals(self, data: CocoData, columns: Mapping[int, int]) -> Mapping[int, Found] | None:
+        return self.detector.proposals(data, columns)
+
+    def proposals_in(self, paths: Sequence[Path]) -> Sequence[Found | None]:
+        return self.detector.proposals_in(paths)
+
+    def take(self, results: Path) -> None:
+        self.detector.take(results)
+
+    def name_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
+        self.detector.name_categories(categories)
+        self.category_ids, self.category_names = self.detector.category_ids, self.detector.category_names
 
     def scores(self, logits: Tensor) -> Tensor:
         return self.detector.scores(logits)
