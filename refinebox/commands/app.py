@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
-from refinebox.commands import apply, demo, detectors, evaluate, memory, oracle_analysis, predict, train
+from refinebox.commands import apply, demo, detectors, evaluate, memory, oracle_analysis, predict, refine, train
 from refinebox.training.interruption import Interrupted
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError, Interrupted)
@@ -60,3 +60,4 @@ app.command(epilog=train.EXAMPLE)(train.train)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=refine.EXAMPLE)(refine.refine)

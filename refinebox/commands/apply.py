@@ -5,18 +5,19 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DetectorName, Weights
+from refinebox.commands.options import DetectorName, Features, Weights
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
 
 def apply(
-    detector: DetectorName,
     refiner: Annotated[
         str,
         typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
     ],
     output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
+    detector: DetectorName = None,
+    features: Features = None,
     weights: Weights = None,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
@@ -28,9 +29,11 @@ def apply(
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
+    if refiner == "published" and detector is None:
+        raise ValueError("refiners are published for detectors alone; name one with --detector")
     refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
-    model = load(detector, weights, "cpu")
-    detector_file = None if is_custom(detector) else weights_path(detector, weights)
+    model = load(detector, weights, "cpu", features=features)
+    detector_file = None if detector is None or is_custom(detector) else weights_path(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (

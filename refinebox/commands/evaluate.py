@@ -15,6 +15,7 @@ from refinebox.commands.options import (
     Json,
     LongSide,
     Model,
+    Results,
     ShortSide,
     Weights,
     Workers,
@@ -26,6 +27,7 @@ EXAMPLE = "Example: refinebox eval better.safetensors --data coco/ --json figure
 def evaluate(
     model: Model,
     weights: Weights = None,
+    results: Results = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -52,8 +54,8 @@ def evaluate(
 
     check_output_file(json_file)
     check_output_folder(output)
-    detector = load(model, weights, device, short_side, long_side)
-    validation = read_split("val", data, annotations, images)
+    detector = load(model, weights, device, short_side, long_side, results)
+    validation = read_split("val", data, annotations, images, results=results)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 DetectorName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--detector",
         help="A name that `refinebox detectors` lists, a file that refinebox wrote, a folder that transformers wrote, "
@@ -16,6 +16,18 @@ DetectorName = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(help="The detector's checkpoint in any published layout, instead of downloading the published one."),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        help="Instead of --detector, what gives feature maps to the boxes of --results: a detector's name, "
+        "torchvision:resnet50, or timm:NAME; --weights are then its own.",
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", help="COCO results file whose boxes are taken, where the detector finds none itself."),
 ]
 Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name as for --detector.")]
 Data = Annotated[

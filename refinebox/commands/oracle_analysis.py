@@ -11,6 +11,7 @@ from refinebox.commands.options import (
     Categories,
     Data,
     Device,
+    Features,
     Images,
     Json,
     LongSide,
@@ -27,7 +28,11 @@ EXAMPLE = "Example: refinebox oracle-analysis --results detections.json --data c
 
 def oracle_analysis(
     detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
-    results: Annotated[Path | None, typer.Option(help="COCO results file of any detector, instead.")] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="COCO results file of any detector, instead; or the boxes that --detector takes."),
+    ] = None,
+    features: Features = None,
     refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
     weights: Weights = None,
     data: Data = None,
@@ -50,10 +55,13 @@ def oracle_analysis(
     from refinebox.commands.inputs import check_output_file, load, read_split
 
     check_output_file(json_file, csv_file, html_file)
-    model = load(detector, weights, device, short_side, long_side) if detector else None
-    truth = read_split("val", data, annotations, images, images_needed=results is None)
+    model = None
+    if detector is not None or features is not None:
+        model = load(detector, weights, device, short_side, long_side, results, features)
+    alone, given = (results, None) if model is None else (None, results)
+    truth = read_split("val", data, annotations, images, images_needed=alone is None, results=given)
     done = analysis.run(
-        truth, model, results, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
+        truth, model, alone, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
     )
     publish(done, json_file, csv_file, html_file)
 

@@ -12,8 +12,10 @@ from refinebox.commands.options import (
     Data,
     DetectorName,
     Device,
+    Features,
     Images,
     LongSide,
+    Results,
     ShortSide,
     Weights,
     Workers,
@@ -24,8 +26,13 @@ EXAMPLE = "Example: refinebox train --detector dab-detr-r50 --weights dab.pth --
 
 def train(
     ctx: typer.Context,
-    detector: DetectorName,
+    detector: DetectorName = None,
     weights: Weights = None,
+    features: Features = None,
+    results: Results = None,
+    val_results: Annotated[
+        Path | None, typer.Option(help="The same of the validation images; --results is of the training images.")
+    ] = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -106,11 +113,13 @@ def train(
     from refinebox.training.rehearsal import rehearse
     from refinebox.training.train import train as run
 
-    model = load(detector, weights, device, short_side, long_side)
+    if (results is None) != (val_results is None) or (features is not None and results is None):
+        raise ValueError("boxes of a file are needed of both splits: pass --results FILE and --val-results FILE")
+    model = load(detector, weights, device, short_side, long_side, results, features)
     chosen = settings.choose(recipe, ctx.params, cached=cache is not None, device=next(model.parameters()).device)
     splits = (
-        read_split("train", data, annotations, images, strict=strict),
-        read_split("val", data, val_annotations, val_images, strict=strict),
+        read_split("train", data, annotations, images, strict=strict, results=results),
+        read_split("val", data, val_annotations, val_images, strict=strict, results=val_results),
     )
     if dry_run:
         typer.echo(rehearse(model, *splits, chosen, categories, workers=workers, cached=bool(cache), strict=strict))
@@ -128,6 +137,7 @@ def train(
         tensorboard=tensorboard,
         strict=strict,
     )
-    source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
+    named = ["--features", features] if detector is None else ["--detector", detector]
+    source = [*named, *(["--weights", str(weights)] if weights else [])]
     arguments = [*source, "--refiner", str(report.best), "--output", "better.safetensors"]
     typer.echo(f"{report.verdict()}; next: {shlex.join(['refinebox', 'apply', *arguments])}")

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from refinebox.data.annotations import CocoData
 
-HIGH = 0.3  # a lowest score above this costs AP
+Rows = NDArray[np.float64]  # [N, 7] image id, x, y, width, height (pixels), score, category id
+
 FIELDS = ("image_id", "category_id", "bbox", "score")
 
 
@@ -65,22 +66,15 @@ def image_ids(entries: Sequence[Mapping[str, Any]], data: CocoData) -> list[int 
     return [found[entry.get("file_name"), entry.get("image_id")] for entry in entries]
 
 
-def rows(entries: Sequence[Mapping[str, Any]], images: Sequence[int]) -> NDArray[np.float64]:
+def named(entry: Mapping[str, Any]) -> str:
+    """How a detection names its image."""
+    return str(entry.get("file_name", entry.get("image_id")))
+
+
+def rows(entries: Sequence[Mapping[str, Any]], images: Sequence[int]) -> Rows:
     """``[N, 7]`` image id, x, y, width, height (pixels), score and category id of each detection, in their order."""
     table = np.array([_numbers(entry) for entry in entries], dtype=np.float64).reshape(-1, 6)
     return np.column_stack([np.array(images, dtype=np.float64), table])
-
-
-def remarks(rows: NDArray[np.float64], data: CocoData) -> list[str]:
-    """What a user should know of ``[N, 7]`` detections before their boxes are refined; a sentence each."""
-    without = len(data.images) - len(np.unique(rows[:, 0]))
-    said = [f"{len(rows):,} detections; {without:,} of {len(data.images):,} images have none"]
-    if len(rows) and rows[:, 5].min() > HIGH:
-        said.append(
-            f"the lowest score is {rows[:, 5].min():.2f}: AP counts detections of low scores too, so write the file "
-            "with a score threshold of 0.05 or less"
-        )
-    return said
 
 
 def _image(name: Any, image_id: Any, known: set[int], named: Mapping[str, set[int]]) -> int | None:

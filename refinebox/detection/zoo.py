@@ -13,27 +13,38 @@ from torch import Tensor
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
+from refinebox.detection.given import Given
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, cached
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 
+RESULTS = "results:"
+BARE = "bare_backbone"  # the family of those that find nothing
 
-def load_detector(name: str, weights: str | Path | None = None) -> Detector:
+
+def load_detector(name: str, weights: str | Path | None = None, features: str | None = None) -> Detector:
     """A frozen detector.
 
     Args:
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
-            folder that transformers wrote; or ``package.module:function`` for a function that returns a
-            :class:`Detector` and is called with ``weights`` where they are given.
+            folder that transformers wrote; ``package.module:function`` for a function that returns a
+            :class:`Detector` and is called with ``weights`` where they are given; or ``results:FILE`` for the boxes of
+            a COCO results file.
         weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
             folder); by default the published one, which is downloaded once.
+        features: what gives the feature maps for boxes of a file: a detector's name as above, ``torchvision:NAME`` or
+            ``timm:NAME`` for a backbone; ``weights`` are then its own.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
         FileNotFoundError: there is no file at the path, or the weights must be fetched by hand.
         ConnectionError: the weights could not be downloaded.
     """
+    if name.startswith(RESULTS):
+        return load_given(features, weights, Path(name.removeprefix(RESULTS)))
+    if features is not None:
+        raise ValueError(f"{name} has features of its own; leave out {features}, or name results:FILE with it")
     if is_custom(name):
         return custom(name, weights)
     path = weights_path(name, weights)
@@ -59,6 +70,34 @@ def load_detector(name: str, weights: str | Path | None = None) -> Detector:
     if config:
         profile = importlib.import_module("refinebox.adapters.layouts.transformers_config").read(config, profile)
     return build(state, profile, str(path))
+
+
+def load_given(features: str | None, weights: str | Path | None = None, results: Path | None = None) -> Given:
+    """A detector that takes the boxes of a results file; arguments and errors as for :func:`load_detector`."""
+    if features is None:
+        raise ValueError(
+            "a results file has boxes and no features; name what gives them with --features (features=): a detector, "
+            "torchvision:resnet50, or timm:NAME"
+        )
+    if results is not None and not results.is_file():
+        raise FileNotFoundError(f"no results file at {results}; check the path")
+    source = load_features(features, weights)
+    return Given(source, describe(source), results)
+
+
+def load_features(name: str, weights: str | Path | None = None) -> Detector:
+    """A frozen detector of which only features are wanted; a backbone alone does.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as :func:`load_detector`, which finds everything else.
+    """
+    library, _, model = name.partition(":")
+    bare = importlib.import_module(f"refinebox.adapters.{BARE}")
+    if not bare.is_backbone(library, model):
+        return load_detector(name, weights)
+    state = None if weights is None else checkpoint.read(Path(weights))[0]
+    backbone: Detector = bare.build(state, bare.profile(library, model))
+    return backbone
 
 
 def weights_path(name: str, weights: str | Path | None = None) -> Path:
@@ -130,7 +169,8 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
     Raises:
         ValueError: the tensors belong to another family, or to none.
     """
-    family = importlib.import_module("refinebox.adapters.layouts.recognise").family_of(state)
+    layouts = importlib.import_module("refinebox.adapters.layouts.recognise")
+    family = BARE if profile.family == BARE else layouts.family_of(state)  # a backbone's tensors tell little
     if family is None:
         raise ValueError(f"{where} is no DETR-like checkpoint; its first tensors are {', '.join(list(state)[:3])}")
     if family != profile.family:

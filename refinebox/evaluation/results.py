@@ -20,11 +20,7 @@ def read_results(path: Path, data: CocoData) -> Rows:
     entries = results_file.read_entries(path)
     images = results_file.image_ids(entries, data)
     unknown = list(
-        dict.fromkeys(
-            str(entry.get("file_name", entry.get("image_id")))
-            for entry, image in zip(entries, images, strict=True)
-            if image is None
-        )
+        dict.fromkeys(results_file.named(entry) for entry, image in zip(entries, images, strict=True) if image is None)
     )
     if unknown:
         raise ValueError(

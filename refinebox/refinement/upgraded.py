@@ -5,11 +5,12 @@ from typing import Any
 
 from torch import Tensor
 
+from refinebox.detection import given
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, refiner_file
 from refinebox.detection.tensors import load_tensors
-from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, profile_from
+from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 from refinebox.refinement.refined_detector import RefinedDetector
@@ -130,11 +131,20 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     refiner = build_refiner(parts["refiner"], metadata["refiner"], str(path))
-    if is_custom(profile.family):
-        detector = rebuild(parts["detector"], profile, builder, str(path))
-    else:
-        detector = build(parts["detector"], profile, str(path))
+    detector = restore(parts["detector"], profile, builder, str(path))
     return RefinedDetector(detector, refiner, metadata["refiner"]["top"])
+
+
+def restore(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
+    """The detector of ``profile`` with the tensors of the file ``where``; errors are those of :func:`load`."""
+    if profile.family == given.FAMILY:
+        described = profile.settings["features"]
+        source = restore(tensors, profile_from(described, where), builder, where)
+        source.reformat(profile.input)
+        return given.Given(source, described, category_ids=profile.category_ids, category_names=profile.category_names)
+    if is_custom(profile.family):
+        return rebuild(tensors, profile, builder, where)
+    return build(tensors, profile, where)
 
 
 def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
@@ -151,8 +161,23 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
     return detector
 
 
-def open_model(name: str, weights: Path | None = None) -> Detector:
-    """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one."""
+def open_model(name: str | None, weights: Path | None = None, features: str | None = None) -> Detector:
+    """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one.
+
+    With ``features`` instead of a name it is one that takes its boxes from a results file.
+
+    Raises:
+        ValueError: neither or both are named; or the errors of :func:`load` and :func:`load_detector`.
+    """
+    if name is None and features is None:
+        raise ValueError(
+            "name a detector with --detector, or what gives features to the boxes of a results file with --features: a "
+            "detector, torchvision:resnet50, or timm:NAME"
+        )
+    if name is None:
+        return load_given(features, weights)
+    if features is not None:
+        raise ValueError(f"{name} has features of its own; leave out --features {features}, or the detector")
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:
