@@ -72,8 +72,8 @@ def tell_about(results: Path, rows: Rows, data: CocoData) -> None:
     typer.echo(f"{results}: {len(rows):,} detections; {without:,} of {len(data.images):,} images have none")
     if len(rows) and rows[:, 5].min() > HIGH:
         typer.echo(
-            f"{results}: the lowest score is {rows[:, 5].min():.2f}; AP counts detections of low scores too, so let the "
-            "detector write all above 0.05 or less",
+            f"{results}: the lowest score is {rows[:, 5].min():.2f}; AP counts detections of low scores too, so let "
+            "the detector write all above 0.05 or less",
             err=True,
         )
 

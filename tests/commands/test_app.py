@@ -74,7 +74,9 @@ def test_the_version_is_shown() -> None:
     assert done("--version") == f"{refinebox.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict"])
+@pytest.mark.parametrize(
+    "command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict", "refine"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     assert command in done("--help")
     assert "Usage: " in done(command, "--help")
@@ -405,7 +407,7 @@ BAD = {
     ),
     "two sources": (
         "oracle-analysis --detector {detector} --results {none} --data {data}",
-        r"name one source of detections, --detector NAME or --results FILE; got both",
+        r"tiny finds its own boxes; leave out the results file .*none",
     ),
     "missing results": (
         "oracle-analysis --results {none}.json --data {data}",

@@ -77,7 +77,18 @@ def test_train_apply_refine_eval(
     command = shlex.split(shown.split("; next: ")[1])
     assert command[1:4] == ["apply", "--features", str(features)]
     done(*command[1:], "--force")
-    done("refine", "better.safetensors", "--results", results["val"], "--images", validation.folder, "--output", "r.json", "--annotations", str(validation.source))  # fmt: skip
+    named: Words = ["--annotations", str(validation.source)]
+    done(
+        "refine",
+        "better.safetensors",
+        "--results",
+        results["val"],
+        "--images",
+        validation.folder,
+        "--output",
+        "r.json",
+        *named,
+    )
     done("eval", "better.safetensors", "--results", results["val"], "--data", shapes_folder, "--json", "e.json")
     live = json.loads(Path("e.json").read_text())
     for stage, path in (("before", results["val"]), ("after", Path("r.json"))):
@@ -123,9 +134,9 @@ def test_boxes_beyond_the_best_stay_unrefined(upgraded: Path, validation: CocoDa
         {"image_id": "000000", "category_id": 1, "bbox": [10 + place / 10, 20, 50, 40], "score": 0.9 - place / 1000}
         for place in range(130)
     ]
-    write(Path("in.json"), entries[::-1])
+    write(Path("in.json"), [{**entries[0], "image_id": "000001", "score": 0.1}, *entries[::-1]])
     done("refine", upgraded, "--results", "in.json", "--images", validation.folder, "--output", "out.json")
-    refined = json.loads(Path("out.json").read_text())[::-1]
+    refined = json.loads(Path("out.json").read_text())[:0:-1]
     moved = [old["bbox"] != new["bbox"] for old, new in zip(entries, refined, strict=True)]
     assert moved == [True] * 100 + [False] * 30
 
@@ -142,16 +153,17 @@ def test_the_file_is_refined_as_its_images_are_predicted(upgraded: Path, validat
     assert (result.exit_code, result.stderr) == (0, "1 images have no boxes in in.json\n")
     refined = json.loads(Path("out.json").read_text())
     predicted = json.loads(Path("pictures/results.json").read_text())
-    key = lambda row: (
-        Path(row["file_name"]).name,
-        row["category_id"],
-        round(row["score"], 4),
-        *map(round, row["bbox"]),
-    )  # noqa: E731
-    assert sorted(map(key, predicted)) == sorted(map(key, refined))
+    assert sorted(map(shown, predicted)) == sorted(map(shown, refined))
 
 
-def test_an_image_that_cannot_be_read_keeps_its_detections(upgraded: Path, spoiled_folder: Path, validation: CocoData) -> None:  # fmt: skip
+def shown(row: dict[str, Any]) -> tuple[Any, ...]:
+    """A detection, but for rounding and the image's folder."""
+    return Path(row["file_name"]).name, row["category_id"], round(row["score"], 4), *map(round, row["bbox"])
+
+
+def test_an_image_that_cannot_be_read_keeps_its_detections(
+    upgraded: Path, spoiled_folder: Path, validation: CocoData
+) -> None:
     entries = [{**entry, "image_id": f"{entry['image_id'] - 1:06d}"} for entry in detections(validation)]
     write(Path("in.json"), entries)
     result = run("refine", upgraded, "--results", "in.json", "--images", spoiled_folder / "val", "--output", "out.json")
