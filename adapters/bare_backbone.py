@@ -5,6 +5,7 @@ which drops the classifier; timm's are built as feature extractors.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -105,11 +106,10 @@ def build(state: Mapping[str, Tensor] | None, profile: Profile) -> Detector:
 
 def profile(library: str, model: str) -> Profile:
     """What a backbone wants: the mean and deviation that its library trained it with, and DETR's sizes."""
-    colours = {}
-    if library == "timm":
-        known = _timm().get_pretrained_cfg(model)
-        colours = {"mean": tuple(known.mean), "std": tuple(known.std)} if known is not None else {}
-    form = InputFormat(multiple=STRIDES[-1], **colours)
+    form = InputFormat(multiple=STRIDES[-1])
+    known = _timm().get_pretrained_cfg(model) if library == "timm" else None
+    if known is not None:
+        form = replace(form, mean=tuple(known.mean), std=tuple(known.std))
     return Profile(f"{library}:{model}", FAMILY, input=form, settings={"library": library, "model": model})
 
 

@@ -29,9 +29,11 @@ def apply(
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
-    if refiner == "published" and detector is None:
-        raise ValueError("refiners are published for detectors alone; name one with --detector")
-    refiner_file = published_refiner(detector, weights, force=force) if refiner == "published" else Path(refiner)
+    refiner_file = Path(refiner)
+    if refiner == "published":
+        if detector is None:
+            raise ValueError("refiners are published for detectors alone; name one with --detector")
+        refiner_file = published_refiner(detector, weights, force=force)
     model = load(detector, weights, "cpu", features=features)
     detector_file = None if detector is None or is_custom(detector) else weights_path(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, force=force)

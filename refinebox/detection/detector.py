@@ -236,7 +236,7 @@ class Detector(nn.Module):
         for item, path, found in zip(images, names, self.proposals_in(names), strict=True):
             image = item.convert("RGB") if isinstance(item, Image.Image) else read_image(path)
             batch, sizes = self.profile.input.pad([self.preprocess(image)])
-            given = found and found.within(image.height, image.width).to(device)
+            given = None if found is None else found.within(image.height, image.width).to(device)
             output = self(batch.to(device), sizes.to(device), given)
             original = torch.tensor([[image.height, image.width]], device=device)
             detections += self.postprocess(self.scores(output.logits), output.boxes, original)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_convert, generalized_box_iou_loss
 
 from refinebox.data.batches import Target
+from refinebox.detection.profile import Classification
 
 BOX_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
 GIOU_EPSILON = 1e-6  # in both denominators, as in the authors' code
@@ -34,16 +34,14 @@ class Matches:
     columns: Tensor
 
 
-def match(
-    scores: Tensor, boxes: Tensor, targets: Sequence[Target], classification: Literal["sigmoid", "softmax"]
-) -> Matches:
+def match(scores: Tensor, boxes: Tensor, targets: Sequence[Target], classification: Classification) -> Matches:
     """The assignment with the least sum of class, L1 and GIoU costs: one query an object, while there are enough.
 
     Args:
         scores: ``[B, Q, K]`` probabilities.
         boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
         targets: the objects of each image, in the same frame.
-        classification: sigmoid detectors weigh a focal class cost with 2, softmax detectors the probability with 1.
+        classification: sigmoid detectors weigh a focal class cost with 2, others the probability with 1.
 
     Raises:
         FloatingPointError: a score or box is not finite.

@@ -101,7 +101,7 @@ def detect_image(detector: Detector, image: Image.Image, given: Found | None = N
     """``after`` as a refined detector chooses, and ``before``: the same queries where they were; or that alone."""
     device = next(detector.parameters()).device
     images, sizes = detector.profile.input.pad([detector.preprocess(image)])
-    proposals = given and given.within(image.height, image.width)
+    proposals = None if given is None else given.within(image.height, image.width)
     batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], [], proposals=proposals).to(device)
     found = stages(detector, batch)
     last = found.get("after", found["before"])
