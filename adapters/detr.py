@@ -25,7 +25,7 @@ class Detr(Network):
 
     def __init__(self, sizes: Sizes, *, heads: int = 8, temperature: float = 10000.0, **options: Any) -> None:
         super().__init__(sizes, heads=heads, temperature=temperature, **options)
-        self.transformer = Transformer(Encoder(sizes, heads), Decoder(sizes, heads))
+        self.transformer = Transformer(Encoder(sizes, heads, pre_norm=sizes.pre_norm), Decoder(sizes, heads))
         self.query_embed = nn.Embedding(sizes.queries, sizes.width)
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -40,7 +40,8 @@ class Decoder(nn.Module):
     def __init__(self, sizes: Sizes, heads: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            DecoderLayer(sizes.width, heads, sizes.feedforward) for _ in range(sizes.decoder_layers)
+            DecoderLayer(sizes.width, heads, sizes.feedforward, pre_norm=sizes.pre_norm)
+            for _ in range(sizes.decoder_layers)
         )
         self.norm = nn.LayerNorm(sizes.width)
 
@@ -54,10 +55,11 @@ class Decoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm decoder layer."""
+    """Decoder layer that normalises after each part, or before it (``pre_norm``)."""
 
-    def __init__(self, width: int, heads: int, feedforward: int) -> None:
+    def __init__(self, width: int, heads: int, feedforward: int, *, pre_norm: bool = False) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.self_attn = Attention(width, heads)
         self.multihead_attn = Attention(width, heads)
         self.linear1 = nn.Linear(width, feedforward)
@@ -68,13 +70,28 @@ class DecoderLayer(nn.Module):
 
     def forward(self, content: Tensor, query_position: Tensor, memory: Memory) -> Tensor:
         """``[B, Q, C]`` new contents, for contents and query positions of that shape."""
+        if self.pre_norm:
+            content = content + self._between(self.norm1(content), query_position)
+            content = content + self._towards(memory, self.norm2(content), query_position)
+            return content + self._fed_forward(self.norm3(content))
+        content = self.norm1(content + self._between(content, query_position))
+        content = self.norm2(content + self._towards(memory, content, query_position))
+        updated: Tensor = self.norm3(content + self._fed_forward(content))
+        return updated
+
+    def _between(self, content: Tensor, query_position: Tensor) -> Tensor:
         query = content + query_position
-        content = self.norm1(content + self.self_attn(query, query, content, None))
-        attended = self.multihead_attn(
+        attended: Tensor = self.self_attn(query, query, content, None)
+        return attended
+
+    def _towards(self, memory: Memory, content: Tensor, query_position: Tensor) -> Tensor:
+        attended: Tensor = self.multihead_attn(
             content + query_position, memory.tokens + memory.position, memory.tokens, memory.valid
         )
-        content = self.norm2(content + attended)
-        updated: Tensor = self.norm3(content + self.linear2(self.linear1(content).relu()))
+        return attended
+
+    def _fed_forward(self, content: Tensor) -> Tensor:
+        updated: Tensor = self.linear2(self.linear1(content).relu())
         return updated
 
 

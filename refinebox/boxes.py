@@ -37,6 +37,20 @@ def whwh(sizes: Tensor) -> Tensor:
     return torch.stack([width, height, width, height], dim=-1).float()
 
 
+def paired_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """``[...]`` IoU of each of ``boxes`` ``[..., 4]`` with its counterpart in ``others``, both cxcywh.
+
+    ``torchvision.ops.box_iou`` compares all with all. The IoU is the same in pixels and as fractions of the image.
+    """
+    low, high = (
+        pick(boxes[..., :2] + sign * boxes[..., 2:] / 2, others[..., :2] + sign * others[..., 2:] / 2)
+        for sign, pick in ((-1, torch.maximum), (1, torch.minimum))
+    )
+    shared = (high - low).clamp(min=0).prod(-1)
+    together = boxes[..., 2:].prod(-1) + others[..., 2:].prod(-1) - shared
+    return shared / together.clamp(min=1e-12)
+
+
 def inverse_sigmoid(values: Tensor, epsilon: float = 1e-3) -> Tensor:
     """Logits of ``values``, finite at 0 and 1.
 

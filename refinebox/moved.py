@@ -7,11 +7,11 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-PUBLIC = {"testing": "detection.testing"}
+PUBLIC = {"testing": "detection.testing", "zoo": "detection.zoo"}
 ROOMS = {
     "files": "checkpoint download",
     "data": "annotations categories images shapes",
-    "detection": "detector published zoo",
+    "detection": "detector published",
     "refinement": "refiner jitter losses matching",
     "evaluation": "results bootstrap overlaps precision lvis",
     "analysis": "oracle swaps tide gains",

@@ -13,7 +13,12 @@ from transformers import PreTrainedModel
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
 
-FAMILIES = {"detr-r50": "Detr", "conditional-detr-r50": "ConditionalDetr", "dab-detr-r50": "DabDetr"}
+FAMILIES = {
+    "detr-r50": "Detr",
+    "conditional-detr-r50": "ConditionalDetr",
+    "dab-detr-r50": "DabDetr",
+    "deformable-detr-r50": "DeformableDetr",
+}
 HEIGHT, WIDTH = 800, 1066
 
 
@@ -37,8 +42,9 @@ def measure(quick: bool = False) -> dict[str, float]:
 def pair(name: str, prefix: str) -> tuple[PreTrainedModel, Detector]:
     """transformers' untrained R50 model, and ours with its weights."""
     torch.manual_seed(0)
+    stages = ["stage2", "stage3", "stage4"] if prefix == "DeformableDetr" else ["stage4"]
     config = getattr(transformers, f"{prefix}Config")(
-        backbone_config=transformers.ResNetConfig(out_features=["stage4"]),
+        backbone_config=transformers.ResNetConfig(out_features=stages),
         use_timm_backbone=False,
         use_pretrained_backbone=False,
         backbone=None,

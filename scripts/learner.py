@@ -25,13 +25,13 @@ RARE = -math.log(99)  # logit of 1 %, the share of predictions that are objects 
 
 
 class Learner(nn.Module):
-    """The network, and beside it what only training needs: the label embedding for denoising and the dense head."""
+    """The network, and beside it what only training needs: the denoiser and the dense head."""
 
     def __init__(self, network: DabDetr) -> None:
         super().__init__()
         self.network = network
         classes, width = network.class_embed.out_features, network.class_embed.in_features
-        self.label_enc = nn.Embedding(classes, width)
+        self.denoiser = Denoiser(classes, width)
         self.dense_class = nn.Linear(width, classes)
         self.dense_box = MLP(width, width, 4, depth=2)
         nn.init.constant_(self.dense_class.bias, RARE)
@@ -40,7 +40,7 @@ class Learner(nn.Module):
         """The losses of one batch, already weighted; their sum is minimised."""
         features, memory = self.network.encode(batch.images, batch.sizes)
         content, anchors = self.network.queries(len(batch.images))
-        noisy = self.noisy_queries(batch.targets)
+        noisy = self.denoiser.queries(batch.targets)
         count = noisy.boxes.shape[1]
         mask = query_mask(count, content.shape[1], anchors.device)
         layers = self.network.decode(
@@ -52,7 +52,7 @@ class Learner(nn.Module):
         targets = batch.targets * len(outputs)
         objects = max(1, sum(len(target.boxes) for target in batch.targets))
         matched = set_losses(logits[:, count:], boxes[:, count:], targets, objects)
-        denoised = self.denoising_losses(logits[:, :count], boxes[:, :count], noisy, len(outputs))
+        denoised = self.denoiser.losses(logits[:, :count], boxes[:, :count], noisy, len(outputs))
         return matched | denoised | self.dense_losses(memory.tokens, cell_centres(features[-1], batch), batch.targets)
 
     def dense_losses(self, tokens: Tensor, centres: Tensor, targets: list[Target]) -> dict[str, Tensor]:
@@ -68,7 +68,15 @@ class Learner(nn.Module):
         losses = box_losses(boxes[covered], wanted.boxes, count)
         return {"dense_class": classes} | {f"dense_{name}": loss for name, loss in losses.items()}
 
-    def noisy_queries(self, targets: list[Target]) -> "NoisyQueries":
+
+class Denoiser(nn.Module):
+    """Objects disturbed and mislabelled as further queries, which learn to undo it (DN-DETR, section 4)."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.label_enc = nn.Embedding(classes, width)
+
+    def queries(self, targets: list[Target]) -> "NoisyQueries":
         """Every object GROUPS times, moved, resized and sometimes mislabelled."""
         boxes = pad_sequence([target.boxes for target in targets], batch_first=True).repeat(
             1, GROUPS, 1
@@ -89,7 +97,7 @@ class Learner(nn.Module):
         moved = torch.cat([centres, boxes[..., 2:] * (1 + noise[..., 2:])], -1).clamp(1e-3, 1 - 1e-3)
         return NoisyQueries(self.label_enc(random), moved, boxes, columns, real)
 
-    def denoising_losses(self, logits: Tensor, boxes: Tensor, noisy: "NoisyQueries", layers: int) -> dict[str, Tensor]:
+    def losses(self, logits: Tensor, boxes: Tensor, noisy: "NoisyQueries", layers: int) -> dict[str, Tensor]:
         """Losses of the noisy queries, whose objects are known without matching."""
         real = noisy.real.repeat(layers, 1)
         count = max(1.0, float(noisy.real.sum()))

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from refinebox.boxes import inverse_sigmoid, to_pixels
+from refinebox.boxes import inverse_sigmoid
 from refinebox.data.batches import Batch, Target
 from refinebox.detection.output import DetectorOutput
 from refinebox.refinement.refiner import Refiner
@@ -97,7 +97,7 @@ def unpacked(values: Tensor, slots: Tensor, pairs: Pairs) -> Tensor:
 def moved(refiner: Refiner, pyramid: Sequence[Tensor], slots: Tensor, sizes: Tensor) -> Tensor:
     """All slots ``[B, N, 4]`` after one move."""
     image = torch.arange(len(slots)).repeat_interleave(slots.shape[1])  # [B * N]
-    pooled = refiner.pool(pyramid, to_pixels(slots, sizes).flatten(0, 1), image)  # [B * N, 64, 7, 7]
+    pooled = refiner.pool(pyramid, slots.flatten(0, 1), image, sizes)  # [B * N, 64, 7, 7]
     change: Tensor = refiner.bboxes_refiner(pooled).view_as(slots)
     return (inverse_sigmoid(slots) + change).sigmoid().clamp(0, 1)
 

@@ -1,8 +1,9 @@
-"""Train a small DAB-DETR on any COCO-format data: frozen detectors for the demo and for experiments.
+"""Train a small DAB-DETR or DINO on any COCO-format data: frozen detectors for the demo and for experiments.
 
     python scripts/train_detector.py --data coco/ --output detector.safetensors --init dab-detr-shapes
 
-What it learns from is in ``learner.py``. Batch normalisation learns with live statistics, which the file freezes.
+What it learns from is in ``learner.py`` and ``dino_learner.py``. Batch normalisation learns with live statistics, which
+the file freezes.
 """
 
 import math
@@ -12,15 +13,18 @@ from typing import Annotated, Literal
 
 import torch
 import typer
+from dino_learner import DinoLearner, new_dino
 from learner import RARE, Learner
 from refinebox.adapters.dab_detr import DabDetr, build
+from refinebox.adapters.dino import Dino
+from refinebox.adapters.dino import build as build_dino
 from refinebox.adapters.layouts.recognise import to_authors
 from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.sizes import Sizes
 from torch import Tensor, nn
 
 from refinebox.boxes import inverse_sigmoid
-from refinebox.data import annotations, batches
+from refinebox.data import annotations, batches, layout
 from refinebox.data.annotations import CocoData
 from refinebox.data.dataset import Augmentation, CocoDataset
 from refinebox.data.input_format import InputFormat
@@ -105,18 +109,19 @@ def learning_rate(plan: Plan, step: int, steps: int) -> float:
     return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def frozen(network: DabDetr, name: str, categories: dict[int, str], plan: Plan) -> Detector:
+def frozen(network: DabDetr | Dino, name: str, categories: dict[int, str], plan: Plan) -> Detector:
     """The detector as it stands, on the CPU."""
+    dab = isinstance(network, DabDetr)
     profile = Profile(
         name=name,
-        family="dab_detr",
+        family="dab_detr" if dab else "dino",
         category_ids=tuple(categories),
         category_names=categories,
         input=InputFormat(short_side=plan.short_side, long_side=plan.long_side),
-        settings={"dilation": plan.dilation},
+        settings={"dilation": plan.dilation} if dab else {},
     )
     state, _ = to_authors({key: value.cpu() for key, value in network.state_dict().items()})
-    return build(state, profile)
+    return build(state, profile) if dab else build_dino(state, profile)
 
 
 def write(path: Path, detector: Detector) -> None:
@@ -124,7 +129,7 @@ def write(path: Path, detector: Detector) -> None:
 
 
 def train_epoch(
-    learner: Learner,
+    learner: Learner | DinoLearner,
     optimizer: torch.optim.Optimizer,
     dataset: CocoDataset,
     plan: Plan,
@@ -163,8 +168,9 @@ def validate(detector: Detector, validation: CocoData, batch_size: int, workers:
 def main(
     data_folder: Annotated[Path, typer.Option("--data", help="Folder in COCO's layout, with a train and a val split.")],
     output: Annotated[Path, typer.Option(help="The detector file to write; its training state stands beside it.")],
+    architecture: Annotated[Literal["dab-detr", "dino"], typer.Option(help="What is trained.")] = "dab-detr",
     init: Annotated[
-        str | None, typer.Option(help="Start from this detector: a name or a file. Categories may differ.")
+        str | None, typer.Option(help="Start from this DAB-DETR: a name or a file. Categories may differ.")
     ] = None,
     short_side: Annotated[int, typer.Option(help="Input size, in pixels.")] = 160,
     long_side: Annotated[int, typer.Option(help="Largest long side, in pixels.")] = 266,
@@ -180,11 +186,11 @@ def main(
     workers: int = 0,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
-    """Train a small DAB-DETR on COCO-format data and write it as a frozen detector."""
+    """Train a small DAB-DETR or DINO on COCO-format data and write it as a frozen detector."""
     plan = Plan(short_side, long_side, epochs, batch_size, learning_rate, augmentation, dilation, seed)
     torch.manual_seed(seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    training, validation = (annotations.read(*annotations.find(data_folder, split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*layout.find(data_folder, split)) for split in ("train", "val"))
     print(f"train: {training.summary()}\nval: {validation.summary()}")
     columns = {category_id: column for column, category_id in enumerate(training.categories)}
     dataset = CocoDataset(
@@ -195,10 +201,17 @@ def main(
         seed=seed,
         keep_empty=False,
     )
-    network = new_network(len(columns), queries, dilation)
+    if architecture == "dino" and (init is not None or dilation):
+        raise typer.BadParameter("--init and --dilation are for DAB-DETR; leave them out")
+    learner = (
+        DinoLearner(new_dino(len(columns), queries, BACKBONE))
+        if architecture == "dino"
+        else Learner(new_network(len(columns), queries, dilation))
+    )
+    network = learner.network
     if init is not None:
         start_from(network, load_detector(init), list(training.categories.values()))
-    learner = Learner(network).to(device, memory_format=torch.channels_last)
+    learner = learner.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True)
     state = output.with_suffix(".training.safetensors")
     first = int(resume.load(state, {"model": learner}, optimizer)["epoch"]) if resume_training else 0

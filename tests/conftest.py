@@ -15,7 +15,7 @@ from refinebox.adapters.dab_detr import DabDetr, build
 from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.sizes import Sizes
 
-from refinebox.data import annotations, shapes
+from refinebox.data import annotations, layout, shapes
 from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
@@ -64,12 +64,12 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def training(shapes_folder: Path) -> CocoData:
-    return annotations.read(*annotations.find(shapes_folder, "train"))
+    return annotations.read(*layout.find(shapes_folder, "train"))
 
 
 @pytest.fixture(scope="session")
 def validation(shapes_folder: Path) -> CocoData:
-    return annotations.read(*annotations.find(shapes_folder, "val"))
+    return annotations.read(*layout.find(shapes_folder, "val"))
 
 
 @pytest.fixture

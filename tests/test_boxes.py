@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
-from refinebox.boxes import inverse_sigmoid, to_fractions, to_pixels, whwh
+from refinebox.boxes import inverse_sigmoid, paired_iou, to_fractions, to_pixels, whwh
 
 
 def random_boxes(*leading: int) -> Tensor:
@@ -73,3 +73,11 @@ def test_inverse_sigmoid_does_not_explode_at_the_ends(value: float) -> None:
     inverse_sigmoid(values).backward()
     assert values.grad is not None
     assert abs(values.grad.item()) <= 1
+
+
+def test_paired_overlaps_are_those_of_torchvision() -> None:
+    boxes, others = random_boxes(20), random_boxes(40)[20:]
+    wanted = box_iou(box_convert(boxes, "cxcywh", "xyxy"), box_convert(others, "cxcywh", "xyxy")).diagonal()
+    assert (wanted > 0).any()
+    torch.testing.assert_close(paired_iou(boxes, others), wanted)
+    assert paired_iou(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0

@@ -3,7 +3,7 @@
 Names of modules are the names in the authors' checkpoints, so a state dict in their layout loads as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from refinebox.adapters.parts.backbone import Norm
@@ -85,35 +85,46 @@ class Transformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers without a normalisation after the last (DETR, appendix A.3).
+    """Layers without a normalisation after the last (DETR, appendix A.3), unless they normalise before each part.
 
     Args:
         sizes: what the tensors tell.
         heads: attention heads.
         activation: of the feed-forward blocks.
         rescale: whether positions are rescaled from the content before every layer, as in DAB-DETR.
+        pre_norm: whether layers normalise before each part.
     """
 
     def __init__(
-        self, sizes: Sizes, heads: int, activation: type[nn.Module] = nn.ReLU, *, rescale: bool = False
+        self,
+        sizes: Sizes,
+        heads: int,
+        activation: type[nn.Module] = nn.ReLU,
+        *,
+        rescale: bool = False,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            EncoderLayer(sizes.width, heads, sizes.feedforward, activation()) for _ in range(sizes.encoder_layers)
+            EncoderLayer(sizes.width, heads, sizes.feedforward, activation(), pre_norm=pre_norm)
+            for _ in range(sizes.encoder_layers)
         )
+        self.norm = nn.LayerNorm(sizes.width) if pre_norm else None
         self.query_scale = MLP(sizes.width, sizes.width, sizes.width, depth=2) if rescale else None
 
     def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Memory:
         for layer in self.layers:
             rescaled = position if self.query_scale is None else position * self.query_scale(tokens)
             tokens = layer(tokens, rescaled, valid)
-        return Memory(tokens, position, valid)
+        return Memory(tokens if self.norm is None else self.norm(tokens), position, valid)
 
 
 class FrozenNetwork(Detector):
     """The frozen detector around a network of any family."""
 
-    def __init__(self, network: Network, profile: Profile) -> None:
+    network: Any
+
+    def __init__(self, network: nn.Module, profile: Profile) -> None:
         super().__init__(profile)
         self.network = network
         self.freeze()
@@ -127,15 +138,29 @@ class FrozenNetwork(Detector):
         return features
 
 
-def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile) -> Detector:
+def frozen(
+    family: Callable[..., nn.Module],
+    state: Mapping[str, Tensor],
+    profile: Profile,
+    *,
+    read: Callable[[Mapping[str, Tensor]], Any] = Sizes.read,
+    detector: Callable[[Any, Profile], Detector] = FrozenNetwork,
+) -> Detector:
     """The frozen detector of a family for a state dict in the authors' layout.
+
+    Args:
+        family: builds the network from what ``read`` returns.
+        state: the tensors.
+        profile: its settings are keyword arguments of ``family``.
+        read: tells the sizes of the network from the tensors.
+        detector: builds the detector around the network.
 
     Raises:
         ValueError: tensors are missing, left over or of the wrong shape, or ``profile.settings`` has an unknown key;
             the message names them.
     """
     try:
-        sizes = Sizes.read(state)
+        sizes = read(state)
     except KeyError as error:
         raise ValueError(f"{profile.name}: the checkpoint has no tensor {error}; is it complete?") from error
     try:
@@ -143,4 +168,4 @@ def frozen(family: type[Network], state: Mapping[str, Tensor], profile: Profile)
     except TypeError as error:
         raise ValueError(f"{profile.name}: the settings {dict(profile.settings)} do not fit ({error})") from error
     load_tensors(network, state, profile.name)
-    return FrozenNetwork(network, profile)
+    return detector(network, profile)

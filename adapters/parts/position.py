@@ -22,7 +22,7 @@ def padding_mask(sizes: Tensor, image: tuple[int, int], feature: tuple[int, int]
     return F.interpolate(mask[:, None].float(), size=feature, mode="nearest")[:, 0].bool()
 
 
-def position_embedding(mask: Tensor, width: int, temperature: float) -> Tensor:
+def position_embedding(mask: Tensor, width: int, temperature: float, offset: float = 0.0) -> Tensor:
     """``[B, width, h, w]`` sine embedding of every cell's row (first half) and column (second half).
 
     Positions count valid cells only, from 1, and are scaled to 0..2π by each image's own extent (DETR, appendix A.4).
@@ -31,11 +31,12 @@ def position_embedding(mask: Tensor, width: int, temperature: float) -> Tensor:
         mask: ``[B, h, w]`` bool, True in the padding.
         width: channels of the embedding.
         temperature: of the sine; 10000 in DETR and Conditional DETR, 20 in DAB- and DN-DETR.
+        offset: added to every count; -0.5, a cell's centre, in Deformable DETR.
     """
     valid = (~mask).float()
     rows, columns = valid.cumsum(1), valid.cumsum(2)  # [B, h, w]
-    rows = rows / (rows[:, -1:, :] + 1e-6)
-    columns = columns / (columns[:, :, -1:] + 1e-6)
+    rows = (rows + offset) / (rows[:, -1:, :] + 1e-6)
+    columns = (columns + offset) / (columns[:, :, -1:] + 1e-6)
     embedding = torch.cat([sine(rows, width // 2, temperature), sine(columns, width // 2, temperature)], dim=-1)
     return embedding.permute(0, 3, 1, 2)
 

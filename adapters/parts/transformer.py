@@ -79,10 +79,13 @@ class OutputProjection(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Post-norm encoder layer (DETR, appendix A.3)."""
+    """Encoder layer (DETR, appendix A.3) that normalises after each part, or before it (``pre_norm``)."""
 
-    def __init__(self, width: int, heads: int, feedforward: int, activation: nn.Module) -> None:
+    def __init__(
+        self, width: int, heads: int, feedforward: int, activation: nn.Module, *, pre_norm: bool = False
+    ) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.self_attn = Attention(width, heads)
         self.linear1 = nn.Linear(width, feedforward)
         self.linear2 = nn.Linear(feedforward, width)
@@ -92,9 +95,18 @@ class EncoderLayer(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor, valid: Tensor) -> Tensor:
         """``[B, L, C]`` for tokens and positions of the same shape; see :class:`Memory` for ``valid``."""
+        if self.pre_norm:
+            content = self.norm1(tokens)
+            query = content + position
+            tokens = tokens + self.self_attn(query, query, content, valid)
+            return tokens + self._fed_forward(self.norm2(tokens))
         query = tokens + position
         tokens = self.norm1(tokens + self.self_attn(query, query, tokens, valid))
-        updated: Tensor = self.norm2(tokens + self.linear2(self.activation(self.linear1(tokens))))
+        updated: Tensor = self.norm2(tokens + self._fed_forward(tokens))
+        return updated
+
+    def _fed_forward(self, tokens: Tensor) -> Tensor:
+        updated: Tensor = self.linear2(self.activation(self.linear1(tokens)))
         return updated
 
 

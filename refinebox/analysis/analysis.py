@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from refinebox.analysis import oracle, swaps, tide
+from refinebox.analysis.comparison import Comparison, compare
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
+from refinebox.data.frames import Reading
+from refinebox.data.tally import Tally
 from refinebox.detection.detector import Detector
-from refinebox.evaluation import bootstrap
+from refinebox.evaluation.doubts import doubts
 from refinebox.evaluation.evaluator import Evaluation, Evaluator
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.overlaps import FOREGROUND, Objects
@@ -51,31 +55,6 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Detections before and after refinement.
-
-    Attributes:
-        before, after: their evaluations.
-        perfect_box: that of the detections before, with perfect boxes.
-        interval: of the difference of AP, by bootstrap over images.
-    """
-
-    before: Evaluation
-    after: Evaluation
-    perfect_box: Evaluation
-    interval: bootstrap.Interval
-
-    def headroom_closed(self) -> dict[str, float | None]:
-        """(AP refined − AP) / (AP perfect box − AP) for every metric; None where perfect boxes gain nothing."""
-        closed: dict[str, float | None] = {}
-        for name, before in self.before.metrics.items():
-            after, best = self.after.metrics[name], self.perfect_box.metrics[name]
-            known = before is not None and after is not None and best is not None and best - before > 1e-9
-            closed[name] = (after - before) / (best - before) if known else None  # type: ignore[operator]
-        return closed
-
-
-@dataclass(frozen=True)
 class Analysis:
     """Everything that the report shows.
 
@@ -87,6 +66,7 @@ class Analysis:
         errors: TIDE's, see :func:`refinebox.analysis.tide.analyse`.
         comparison: with refined boxes, where there are some.
         rows: detections before and after: refined, or else with every reachable box perfect.
+        remarks: what was odd about the detections, a line each.
     """
 
     data: CocoData
@@ -97,6 +77,7 @@ class Analysis:
     errors: dict[str, Any]
     comparison: Comparison | None
     rows: tuple[Rows, Rows]
+    remarks: tuple[str, ...] = ()
 
 
 def run(
@@ -106,6 +87,7 @@ def run(
     refined: Path | None = None,
     categories: Matching = "check",
     *,
+    boxes: Reading | None = None,
     min_iou: float = FOREGROUND,
     lvis: bool = False,
     batch_size: int = 1,
@@ -117,7 +99,9 @@ def run(
         data: the objects.
         detector, results: one of the two; the file is COCO's results of any detector.
         refined: COCO results file of the same detector with better boxes.
-        categories, batch_size, workers: of the live detector.
+        categories: how they are matched with the live detector's, or counted in the files.
+        boxes: what boxes of the files are that do not fit as COCO's xywh; by default they are an error.
+        batch_size, workers: of the live detector.
         min_iou: what a box must overlap its object by for a refiner to reach it.
         lvis: evaluate as LVIS does.
 
@@ -130,22 +114,34 @@ def run(
         given = "neither" if detector is None else "both"
         raise ValueError(f"name one source of detections, --detector NAME or --results FILE; got {given}")
     evaluate = Evaluator(data, lvis=lvis)  # what is wrong with files is told before the work
-    better = None if refined is None else read_results(refined, data)
+    remarks: list[str] = []
+    read = partial(_read, data=data, categories=categories, boxes=boxes, remarks=remarks)
+    better = None if refined is None else read(refined)
     if detector is not None:
         link = Link.between(detector, data, categories)
         found = of_detector(detector, data, link, batch_size=batch_size, workers=workers)
+        remarks += [f"{found.name}: {sentence}" for sentence in doubts(detector, data, link, found.swapped["none"])]
     else:
         assert results is not None
-        found = of_results(results, data)
+        found = of_results(results, read(results))
     files = {"annotations": data.source, "refined": refined}
     inputs = {**found.inputs, **{name: described(path) for name, path in files.items() if path is not None}}
-    return analyse(evaluate, replace(found, refined=better, inputs=inputs), min_iou)
+    done = analyse(evaluate, replace(found, refined=better, inputs=inputs), min_iou)
+    return replace(done, remarks=(*remarks, *done.remarks))
 
 
-def of_results(path: Path, data: CocoData) -> Found:
+def _read(path: Path, data: CocoData, categories: Matching, boxes: Reading | None, remarks: list[str]) -> Rows:
+    tally = Tally()
+    rows = read_results(path, data, categories=categories, boxes=boxes, tally=tally)
+    remarks += tally.lines(path.name)
+    return rows
+
+
+def of_results(path: Path, rows: Rows) -> Found:
     """The detections of a COCO results file."""
-    rows = {"none": read_results(path, data)}
-    return Found(path.name, rows, (swaps.MATCHING_RULE, swaps.SCORE_RULE), inputs={"results": described(path)})
+    return Found(
+        path.name, {"none": rows}, (swaps.MATCHING_RULE, swaps.SCORE_RULE), inputs={"results": described(path)}
+    )
 
 
 def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0) -> Found:
@@ -178,16 +174,17 @@ def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> A
     before, after = found.before.get("none", found.swapped["none"]), found.refined
     if after is None and found.before:
         after = found.swapped["none"]
-    comparison = None
+    comparison: Comparison | None = None
+    remarks: tuple[str, ...] = ()
     if after is not None:
-        best = evaluate(found.before["box"]) if found.before else evaluations["box"]
-        interval = bootstrap.difference(evaluate.data, before, after)
-        comparison = Comparison(evaluate(before), evaluate(after), best, interval)
+        swapped_boxes = found.before.get("box", found.swapped.get("box"))
+        best = swapped["box"].rows if swapped_boxes is None else swapped_boxes
+        comparison, remarks = compare(evaluate, before, after, best)
     rows = before, swapped["box_from_iou"].rows if after is None else after
     errors = tide.analyse(findings.overlaps)
     if evaluate.lvis:
         found = replace(found, rules=(*found.rules, LVIS_RULE))
-    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows)
+    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows, remarks)
 
 
 def evaluator(whole: Evaluator, objects: Bools) -> Evaluator:

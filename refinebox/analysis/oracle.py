@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from refinebox.boxes import paired_iou
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.detect import combined, evaluation_batches, stages
@@ -57,6 +58,18 @@ def perfect_classes_own_score(predictions: Predictions, matches: Matches) -> Pre
     return Predictions(scores, predictions.boxes)
 
 
+def perfect_ranking(predictions: Predictions, matches: Matches) -> Predictions:
+    """Every matched query is as sure of its object's class as its box is good, and all else comes after.
+
+    What a judge of boxes could reach at most: boxes stay, and no score passes that of a better box.
+    """
+    scores = LAST * predictions.scores
+    overlaps = paired_iou(predictions.boxes[matches.image, matches.query], matches.boxes)
+    scores[matches.image, matches.query, matches.columns] = LAST + (1 - LAST) * overlaps
+    return Predictions(scores, predictions.boxes)
+
+
+LAST = 1e-3  # below the scores of all that is matched
 Change = Callable[[Predictions, Matches], Predictions]
 # by the swap's name: what is changed in turn, each after matching anew
 CHANGES: dict[str, tuple[Change, ...]] = {
@@ -65,6 +78,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
     "box": (perfect_boxes,),
     "both": (perfect_boxes, perfect_classes),
     "class_own_score": (perfect_classes_own_score,),
+    "ranking": (perfect_ranking,),
 }
 PUBLISHED = ("none", "class", "box", "both")
 
@@ -94,7 +108,7 @@ def swapped_rows(
         if "after" in outputs:
             jobs += [("before", "none", outputs["before"]), ("before_box", "box", outputs["before"])]
         for name, swap, output in jobs:
-            predictions = Predictions(detector.scores(output.logits), output.boxes)
+            predictions = Predictions(detector.scores_of(output), output.boxes)
             for change in CHANGES[swap]:
                 matches = match(predictions.scores, predictions.boxes, batch.targets, detector.profile.classification)
                 predictions = change(predictions, matches)

@@ -1,14 +1,14 @@
 """What if this were perfect? Swaps on the detections of any detector, as arrays."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from refinebox.analysis.tide import Errors, Kind, classify
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Objects, Overlaps, Pass
-from refinebox.evaluation.rows import Bools, Rows
+from refinebox.evaluation.rows import Bools, Ints, Rows
 
 MATCHING_RULE = (
     "Matching: greedy as in COCO, in score order, one detection an object, crowds left out. First equal categories at "
@@ -16,10 +16,11 @@ MATCHING_RULE = (
 )
 SCORE_RULE = (
     "Scores: a perfect class also gives the matched detection the highest score, as in the published upper bound, "
-    "unless the row says own score; a perfect box leaves scores alone."
+    "unless the row says own score; a perfect box leaves scores alone; perfect ranking changes scores alone."
 )
 
 
+LAST = 1e-3  # below the scores of all that is matched, where ranking is perfect
 # what detections are matched by, one pass after the other
 NEAR = Pass(FOREGROUND), Pass(BACKGROUND)
 EITHER = Pass(FOREGROUND), Pass(FOREGROUND, same_category=False)
@@ -90,6 +91,12 @@ def swaps(min_iou: float = FOREGROUND) -> tuple[Swap, ...]:
             partial(perfect, passes=EITHER, classes=True),
         ),
         (
+            "ranking",
+            "perfect ranking",
+            "every matched detection scores as its box overlaps its object, and all others less",
+            perfect_ranking,
+        ),
+        (
             "box_from_iou",
             f"box, IoU ≥ {min_iou:.2f}",
             f"every box with an IoU of at least {min_iou:.2f} becomes its object's: what a refiner can reach",
@@ -122,6 +129,28 @@ def perfect(
     if classes:
         rows[matched, 6] = overlaps.objects.category[found[matched]]
     return Swapped(rows, np.ones(len(overlaps.objects.image), dtype=np.bool_))
+
+
+def perfect_ranking(findings: Findings) -> Swapped:
+    """The best placed detection of each object and category scores by its IoU, all others a thousandth of theirs."""
+    overlaps = findings.overlaps
+    ranked = replace(overlaps, rank=by_overlap(overlaps))
+    found = ranked.match(NEAR)
+    rows = overlaps.rows.copy()
+    rows[:, 5] *= LAST / max(1.0, rows[:, 5].max(initial=1.0))
+    pairs = found[overlaps.detection] == overlaps.object
+    rows[overlaps.detection[pairs], 5] = LAST + (1 - LAST) * overlaps.iou[pairs]
+    return Swapped(rows, np.ones(len(overlaps.objects.image), dtype=np.bool_))
+
+
+def by_overlap(overlaps: Overlaps) -> Ints:
+    """``[N]`` place of each detection in the order of its largest IoU with an object of its category."""
+    best = np.zeros(len(overlaps.rows))
+    own = overlaps.same & ~overlaps.objects.crowd[overlaps.object]
+    np.maximum.at(best, overlaps.detection[own], overlaps.iou[own])
+    rank = np.empty(len(best), dtype=np.int64)
+    rank[np.lexsort((overlaps.rank, -best))] = np.arange(len(best))
+    return rank
 
 
 def without_duplicates(findings: Findings) -> Swapped:

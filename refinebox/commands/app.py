@@ -7,7 +7,8 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
-from refinebox.commands import apply, demo, detectors, evaluate, memory, oracle_analysis, predict, refine, train
+from refinebox.commands import apply, demo, detectors, evaluate, info, memory, oracle_analysis, predict, refine, train
+from refinebox.commands.console import patient_streams
 from refinebox.training.interruption import Interrupted
 
 EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError, Interrupted)
@@ -15,6 +16,10 @@ EXPECTED_ERRORS = (ValueError, OSError, FloatingPointError, MemoryError, Interru
 
 class OneLineErrors(TyperGroup):
     """Turns what a user can put right into one line and exit code 2; REFINEBOX_DEBUG=1 shows the traceback."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        with patient_streams():
+            return super().main(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -61,3 +66,4 @@ app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=refine.EXAMPLE)(refine.refine)
+app.command(epilog=info.EXAMPLE)(info.info)

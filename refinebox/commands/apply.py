@@ -5,38 +5,43 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DetectorName, Features, Weights
+from refinebox.commands.options import DetectorName, Ema, Features, Weights
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
 
 def apply(
-    refiner: Annotated[
-        str,
-        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
-    ],
     output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
     detector: DetectorName = None,
     features: Features = None,
+    refiner: Annotated[
+        str | None,
+        typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
+    ] = None,
+    voting: Annotated[
+        bool,
+        typer.Option("--voting", help="Let suppressed candidates move the boxes that are kept; needs no training."),
+    ] = False,
     weights: Weights = None,
+    ema: Ema = None,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
     ] = False,
 ) -> None:
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.commands.inputs import load
-    from refinebox.detection.zoo import is_custom, weights_path
+    from refinebox.detection.zoo import weights_file
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
-    refiner_file = Path(refiner)
+    refiner_file = Path(refiner) if refiner else None
     if refiner == "published":
         if detector is None:
             raise ValueError("refiners are published for detectors alone; name one with --detector")
         refiner_file = published_refiner(detector, weights, force=force)
-    model = load(detector, weights, "cpu", features=features)
-    detector_file = None if detector is None or is_custom(detector) else weights_path(detector, weights)
-    metadata = upgrade(model, detector_file, refiner_file, output, force=force)
+    model = load(detector, weights, "cpu", ema=ema, features=features)
+    detector_file = None if detector is None else weights_file(detector, weights)
+    metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (
         f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"

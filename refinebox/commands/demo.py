@@ -32,7 +32,7 @@ def settings() -> "Settings":
     """Of the demo's training."""
     from refinebox.training.settings import Settings
 
-    return Settings(epochs=7, batch_size=3, augmentation="flip")
+    return Settings(epochs=5, jitter=1, augmentation="flip", quality=True)
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     from refinebox.analysis import oracle
     from refinebox.analysis.swaps import swaps
     from refinebox.commands.console import show
-    from refinebox.data import annotations, shapes
+    from refinebox.data import annotations, layout, shapes
     from refinebox.detection.zoo import load_detector, weights_path
     from refinebox.evaluation.detect import evaluate
     from refinebox.evaluation.link import Link
@@ -65,7 +65,7 @@ def run(
     folder = output / "data"
     for split, count in images.items():
         shapes.generate(folder, split, count, seed)
-    training, validation = (annotations.read(*annotations.find(folder, split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*layout.find(folder, split)) for split in ("train", "val"))
     typer.echo(f"train: {training.summary()}\nval: {validation.summary()}")
 
     detector = load_detector(DETECTOR)

@@ -1,11 +1,17 @@
-"""``refinebox detectors``: the detectors that have a name."""
+"""``refinebox detectors``: the detectors that have a name, and how all others are named."""
 
 from difflib import get_close_matches
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-NAME = Annotated[str | None, typer.Argument(help="Show this one whole: source, SHA-256, licence and size.")]
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAME = Annotated[
+    str | None,
+    typer.Argument(help="Show this one whole: source, SHA-256, licence and size; or a library, to list its names."),
+]
 
 
 def detectors(name: NAME = None) -> None:
@@ -15,8 +21,12 @@ def detectors(name: NAME = None) -> None:
 
     from refinebox.commands.console import show
     from refinebox.detection.published import DETECTORS, place
+    from refinebox.detection.sources import LIBRARIES, known
     from refinebox.files.download import home
 
+    if name in LIBRARIES:
+        typer.echo("\n".join(f"{name}:{model}" for model in known(name)))
+        return
     if name is not None:
         for what, value in described(name).items():
             typer.echo(f"{what + ':':<12} {value}")
@@ -40,6 +50,28 @@ def detectors(name: NAME = None) -> None:
         family = entry.family
         table.add_row(key, points(entry.ap), points(entry.refined_ap), entry.backbone, place(key, entry))
     show(table, width=80)
+    show(other_sources(), width=80)
+
+
+def other_sources() -> "Table":
+    """How detectors are named that have no row."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from refinebox.detection.sources import SOURCES
+
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+        caption="refinebox detectors torchvision lists a library's names; docs/detectors.md says more.",
+    )
+    table.add_column("others are named", no_wrap=True)
+    table.add_column("come from", no_wrap=True)
+    table.add_column("extra", no_wrap=True)
+    for named, (source, extra) in SOURCES.items():
+        table.add_row(named, source, extra or "–")
+    return table
 
 
 def described(name: str) -> dict[str, str]:
@@ -49,7 +81,11 @@ def described(name: str) -> dict[str, str]:
         ValueError: the name is unknown; the message names the nearest.
     """
     from refinebox.detection.published import DETECTORS, place
+    from refinebox.detection.sources import LIBRARIES, about
 
+    source, _, model = name.partition(":")
+    if source in LIBRARIES:
+        return {"name": name, **about(source, model)}
     entry = DETECTORS.get(name)
     if entry is None:
         near = get_close_matches(name, DETECTORS, n=3, cutoff=0.4) or list(DETECTORS)[:3]

@@ -6,11 +6,14 @@ from typing import Annotated
 import typer
 
 from refinebox.commands.options import (
+    OUTPUT,
     Annotations,
     BatchSize,
+    Boxes,
     Categories,
     Data,
     Device,
+    Ema,
     Images,
     Json,
     LongSide,
@@ -27,18 +30,23 @@ EXAMPLE = "Example: refinebox eval better.safetensors --data coco/ --json figure
 def evaluate(
     model: Model,
     weights: Weights = None,
+    ema: Ema = None,
     results: Results = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
     categories: Categories = "check",
+    boxes: Boxes = None,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     batch_size: BatchSize = 1,
     workers: Workers = 0,
     device: Device = "auto",
     output: Annotated[
-        Path, typer.Option(help="Folder for before.json and after.json in COCO's results format.")
+        Path,
+        typer.Option(
+            help="Folder for before.json, after.json and the like in COCO's results format.", rich_help_panel=OUTPUT
+        ),
     ] = Path("results"),
     json_file: Json = None,
 ) -> None:
@@ -46,6 +54,7 @@ def evaluate(
     from refinebox.commands.console import show
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
     from refinebox.evaluation.detect import detect
+    from refinebox.evaluation.doubts import doubts
     from refinebox.evaluation.evaluator import coco_ap
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.rows import to_results
@@ -54,15 +63,17 @@ def evaluate(
 
     check_output_file(json_file)
     check_output_folder(output)
-    detector = load(model, weights, device, short_side, long_side, results)
-    validation = read_split("val", data, annotations, images, results=results)
+    detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
+    validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}
     for stage, found in rows.items():
-        checkpoint.write_json(output / f"{stage}.json", to_results(found))
+        checkpoint.write_json(output / f"{stage}.json", to_results(found, validation))
     if json_file is not None:
         checkpoint.write_json(json_file, metrics)
+    for doubt in doubts(detector, validation, link, rows["before"]):
+        typer.echo(f"{detector.profile.name}: {doubt}")
     show(
         metrics_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before"),
         width=150,

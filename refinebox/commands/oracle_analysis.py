@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from refinebox.commands.options import (
+    DATA,
+    DETECTOR,
+    OUTPUT,
     Annotations,
     BatchSize,
+    Boxes,
     Categories,
     Data,
     Device,
+    Ema,
     Features,
     Images,
     Json,
@@ -27,18 +32,26 @@ EXAMPLE = "Example: refinebox oracle-analysis --results detections.json --data c
 
 
 def oracle_analysis(
-    detector: Annotated[str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.", rich_help_panel=DETECTOR)
+    ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="COCO results file of any detector, instead; or the boxes that --detector takes."),
+        typer.Option(
+            help="COCO results file of any detector, instead; or the boxes that --detector takes.", rich_help_panel=DATA
+        ),
     ] = None,
     features: Features = None,
-    refined: Annotated[Path | None, typer.Option(help="COCO results file of the same detector, refined.")] = None,
+    refined: Annotated[
+        Path | None, typer.Option(help="COCO results file of the same detector, refined.", rich_help_panel=DATA)
+    ] = None,
     weights: Weights = None,
+    ema: Ema = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
     categories: Categories = "check",
+    boxes: Boxes = None,
     min_iou: Annotated[float, typer.Option(min=0.1, max=0.95, help="What a refiner needs of a box.")] = 0.5,
     lvis: Annotated[bool, typer.Option("--lvis", help="Evaluate as LVIS does.")] = False,
     short_side: ShortSide = None,
@@ -47,8 +60,12 @@ def oracle_analysis(
     workers: Workers = 0,
     device: Device = "auto",
     json_file: Json = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a line for each category.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a report with pictures.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Write a line for each category.", rich_help_panel=OUTPUT)
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write a report with pictures.", rich_help_panel=OUTPUT)
+    ] = None,
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
     from refinebox.analysis import analysis
@@ -57,11 +74,20 @@ def oracle_analysis(
     check_output_file(json_file, csv_file, html_file)
     model = None
     if detector is not None or features is not None:
-        model = load(detector, weights, device, short_side, long_side, results, features)
+        model = load(detector, weights, device, short_side, long_side, ema=ema, results=results, features=features)
     alone, given = (results, None) if model is None else (None, results)
-    truth = read_split("val", data, annotations, images, images_needed=alone is None, results=given)
+    truth = read_split("val", data, annotations, images, images_needed=alone is None, boxes=boxes, results=given)
     done = analysis.run(
-        truth, model, alone, refined, categories, min_iou=min_iou, lvis=lvis, batch_size=batch_size, workers=workers
+        truth,
+        model,
+        alone,
+        refined,
+        categories,
+        boxes=boxes,
+        min_iou=min_iou,
+        lvis=lvis,
+        batch_size=batch_size,
+        workers=workers,
     )
     publish(done, json_file, csv_file, html_file)
 
@@ -71,6 +97,7 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
     from refinebox.commands.console import show
     from refinebox.files import checkpoint
     from refinebox.report import tables
+    from refinebox.report.headline import headline
     from refinebox.report.page import page
 
     if json_file is not None:
@@ -79,6 +106,8 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
         checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
     if html_file is not None:
         checkpoint.write_bytes(html_file, page(analysis).encode())
+    for line in (*analysis.remarks, headline(analysis)):
+        typer.echo(line)
     show(tables.swaps_table(analysis), width=150)
     typer.echo("\n".join((*analysis.found.rules, tables.NOTE)))
     show(tables.errors_table(analysis))

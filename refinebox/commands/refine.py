@@ -32,17 +32,19 @@ def refine(
     """Move the boxes of a results file; ids, order, labels and everything else in it stay as they are."""
     from refinebox.commands.inputs import check_output_file, image_data, load, tell_about
     from refinebox.data import results_file
+    from refinebox.data.tally import Tally
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.refined_results import matched, refine_results
     from refinebox.files import checkpoint
 
     check_output_file(output)
-    detector = load(model, weights, device, short_side, long_side, results)
+    detector = load(model, weights, device, short_side, long_side, results=results)
     entries = results_file.read_entries(results)
     names = {number: detector.category_names.get(number, str(number)) for number in detector.category_ids}
     data = image_data(images, annotations, names)
-    rows = matched(entries, data, str(results))
-    tell_about(results, rows, data)
+    tally = Tally()
+    rows = matched(entries, data, str(results), categories, tally)
+    tell_about(results, rows, tally)
     link = Link.between(detector, data, categories)
     done = refine_results(detector, entries, rows, data, link, batch_size=batch_size, workers=workers)
     for reason in done.unreadable:

@@ -1,16 +1,26 @@
-"""COCO and LVIS annotation files: found, read and checked; every oddity of real ones is handled here and counted."""
+"""COCO and LVIS annotation files: read and checked; every oddity of real ones is handled below here and counted."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from refinebox.data import image_files, objects, sizes
+from refinebox.data.fields import brief, whole
+from refinebox.data.frames import Reading
+from refinebox.data.ids import Ids
 from refinebox.data.images import read_image
+from refinebox.data.tally import Tally
+
+NEEDED = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
+LIMIT = 100  # detections of a category in an image that COCO's evaluation counts
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class CocoData:
         notes: what was dropped or filled in, and how often.
         frequencies: of each category id, ``r``, ``c`` or ``f``, in LVIS annotations; empty in others.
         source: the annotation file.
+        original_images, original_categories: the file's own ids of those that have another number here.
+        upright: whether labelling looked at images turned as EXIF says, where their size does not tell.
         given: ``[N, 7]`` what somebody else detected in these images: image id, x, y, width, height (pixels), score and
             category id; for a detector that takes boxes instead of finding its own.
     """
@@ -36,6 +48,9 @@ class CocoData:
     notes: dict[str, int]
     frequencies: dict[int, str] = field(default_factory=dict)
     source: Path | None = None
+    original_images: dict[int, Any] = field(default_factory=dict)
+    original_categories: dict[int, Any] = field(default_factory=dict)
+    upright: bool = True
     given: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def summary(self) -> str:
@@ -49,103 +64,89 @@ class CocoData:
         annotations = [dict(annotation) for annotation in self.annotations]  # evaluators write into them
         return {"info": {}, "images": self.images, "annotations": annotations, "categories": categories}
 
+    @cached_property
+    def image_ids(self) -> Ids:
+        """The images' numbers beside the file's ids."""
+        return Ids({entry["id"]: self.original_images.get(entry["id"], entry["id"]) for entry in self.images})
 
-def find(folder: Path, split: Literal["train", "val"]) -> tuple[Path, Path]:
-    """(annotation file, image folder) of a split in COCO's layout, or in that of Roboflow's COCO export.
+    @cached_property
+    def category_ids(self) -> Ids:
+        """The categories' numbers beside the file's ids."""
+        return Ids({number: self.original_categories.get(number, number) for number in self.categories})
 
-    Raises:
-        FileNotFoundError: neither is there; the message says what was looked for.
-    """
-    found = sorted((folder / "annotations").glob(f"instances_{split}*.json"))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise FileNotFoundError(
-            f"{folder}/annotations holds several {split} files ({names}); name one with --annotations and --images"
-        )
-    if found:
-        name = found[0].stem.removeprefix("instances_")
-        folders = [folder / name, folder / "images" / name, folder / "images"]
-        for images in folders:
-            if images.is_dir():
-                return found[0], images
-        raise FileNotFoundError(f"no images for {found[0]}; looked for the folders {', '.join(map(str, folders))}")
-    export = folder / ("valid" if split == "val" else split)
-    if (export / "_annotations.coco.json").is_file():
-        return export / "_annotations.coco.json", export
-    raise FileNotFoundError(
-        f"no {split} annotations under {folder}: expected annotations/instances_{split}*.json; "
-        "name the parts with --annotations and --images"
-    )
+    @cached_property
+    def used(self) -> set[int]:
+        """The categories that some annotation has; all of them where there is no annotation."""
+        return {entry["category_id"] for entry in self.annotations} or set(self.categories)
 
 
-def locate(
-    split: Literal["train", "val"],
-    root: Path | None,
-    annotations: Path | None,
-    images: Path | None,
+def read(
+    annotations: Path,
+    folder: Path,
     *,
     images_needed: bool = True,
-) -> tuple[Path, Path]:
-    """(annotation file, image folder) of a split that is named by its data set's folder or by its parts.
-
-    Raises:
-        FileNotFoundError: the folder holds no such split.
-        ValueError: neither is named, or both are.
-    """
-    if annotations is not None and (images is not None or not images_needed):
-        return annotations, images or annotations.parent
-    if root is not None and annotations is None and images is None:
-        return find(root, split)
-    raise ValueError(
-        f"the {split} images are not named: pass --data DIR, or both the annotation file and the image folder"
-    )
-
-
-def read(annotations: Path, folder: Path, *, images_needed: bool = True, strict: bool = True) -> CocoData:
+    strict: bool = True,
+    boxes: Reading | None = None,
+) -> CocoData:
     """The checked content of a COCO or LVIS annotation file whose images are in ``folder``.
 
-    Boxes without area are dropped; missing ``iscrowd`` and ``area`` are filled in; annotations are renumbered where an
-    id is 0, missing or used twice, because COCO's evaluator takes id 0 for "not found".
+    What cannot be an object is left out, what is missing or cannot be is filled in, ids that evaluators would round or
+    take for "not found" are replaced by numbers, and all of it is counted.
 
     Args:
         annotations, folder: the file and where its images are.
         images_needed: whether anybody will look at the images.
         strict: whether all of them are needed; otherwise some may be missing or unreadable, though not all missing.
+        boxes: what boxes are that do not fit as COCO's xywh; by default they are an error.
 
     Raises:
         FileNotFoundError: the annotation file is missing, or images that are needed.
-        ValueError: the file is not COCO JSON, or an annotation refers to nothing; the message says where.
+        ValueError: the file is not COCO JSON, an id stands for two things, no annotation can be used, boxes are in
+            another form, or images are not those that were labelled; the message says where.
     """
-    content = _parse(annotations)
-    images = content["images"]
-    missing = [entry["file_name"] for entry in images if not (folder / entry["file_name"]).is_file()]
-    if missing and images_needed and (strict or len(missing) == len(images)):
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images of {annotations} are not in {folder}, such as {missing[0]}"
-        )
-    notes: Counter[str] = Counter()
-    notes["image files missing"] = len(missing) if images_needed else 0
-    checked = [_sized(entry, folder, strict, notes) for entry in images]
-    categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-    kept = _check_annotations(content["annotations"], {entry["id"] for entry in images}, categories, annotations, notes)
-    with_objects = {annotation["image_id"] for annotation in kept if not annotation["iscrowd"]}
-    notes["images without objects"] = len(checked) - len(with_objects)
-    frequencies = {entry["id"]: entry["frequency"] for entry in content["categories"] if "frequency" in entry}
-    notes = Counter({note: count for note, count in notes.items() if count})
-    return CocoData(checked, kept, categories, folder, dict(notes), frequencies, annotations)
-
-
-def _sized(entry: dict[str, Any], folder: Path, strict: bool, notes: Counter[str]) -> dict[str, Any]:
-    if entry.get("width") and entry.get("height"):
-        return entry
+    content, tally = _parse(annotations), Tally()
+    entries, image_ids = _numbered(content["images"], "image", annotations, tally)
+    names, category_ids = _numbered(content["categories"], "category", annotations, tally)
+    if images_needed:
+        entries = _located(entries, folder, annotations, strict, tally)
     try:
-        width, height = read_image(folder / entry["file_name"]).size
-    except (OSError, ValueError):
-        if strict:
-            raise
-        width = height = 0
-    notes["image sizes read from files"] += width > 0
-    return {**entry, "width": width, "height": height}
+        files = sizes.Files.of(entries, folder, needed=images_needed, strict=strict and images_needed)
+        located = objects.locate(content["annotations"], (image_ids, category_ids), tally)
+        entries = files.settle(files.fill(entries, tally), located, tally)
+        kept = objects.complete(located, {entry["id"]: entry for entry in entries}, tally, boxes)
+    except ValueError as error:
+        raise ValueError(f"{annotations}: {error}") from error
+    categories = {entry["id"]: str(entry["name"]) for entry in names}
+    _count(entries, kept, categories, tally)
+    return CocoData(
+        entries,
+        kept,
+        categories,
+        folder,
+        tally.notes(),
+        {entry["id"]: entry["frequency"] for entry in names if "frequency" in entry},
+        annotations,
+        image_ids.changed,
+        category_ids.changed,
+        files.upright,
+    )
+
+
+def labelled_size(entry: dict[str, Any]) -> tuple[int, int] | None:
+    """(width, height) of an image entry, which its boxes are in; None where nobody knows it."""
+    size = entry.get("width", 0), entry.get("height", 0)
+    return size if all(size) else None
+
+
+def labelled_picture(data: CocoData, entry: dict[str, Any]) -> Image.Image:
+    """The image of an entry in RGB, turned and resized to what its boxes are in.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be read, or is another image; the message names the file.
+    """
+    size = labelled_size(entry)
+    image = read_image(data.folder / entry["file_name"], size, upright=data.upright)
+    return image if size in (None, image.size) else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -153,33 +154,24 @@ def _parse(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no annotation file at {path}; check the path")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); expected COCO annotations") from error
-    needed = {
-        "images": ("id", "file_name"),
-        "annotations": ("image_id", "category_id", "bbox"),
-        "categories": ("id", "name"),
-    }
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        content["images"] = [_named(entry) for entry in content["images"]]
-    for key, fields in needed.items():
+    for key, fields in NEEDED.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise ValueError(f"{path} is not COCO JSON: no list {key!r}; expected {', '.join(needed)}")
+            raise ValueError(f"{path} is not COCO JSON: no list {key!r}; expected {', '.join(NEEDED)}")
+        if key == "images":
+            entries = content[key] = [_named(entry) for entry in entries]
         for index, entry in enumerate(entries):
-            lacking = [field for field in fields if not isinstance(entry, dict) or field not in entry]
+            lacking = [field for field in fields if not isinstance(entry, dict) or entry.get(field) in (None, "")]
             if lacking:
                 raise ValueError(f"{path} is not COCO JSON: {key}[{index}] has no {lacking[0]!r}")
-            wrong = [field for field in fields if field.endswith("id") and not isinstance(entry[field], int)]
-            if wrong:
+            if fields and (isinstance(entry["id"], bool) or not isinstance(entry["id"], int | float | str)):
                 raise ValueError(
-                    f"{path}: {wrong[0]!r} of {key}[{index}] is {entry[wrong[0]]!r}; expected a whole number"
+                    f"{path}: 'id' of {key}[{index}] is {brief(entry['id'])}; expected a whole number or a name"
                 )
     if not content["images"]:
         raise ValueError(f"{path} lists no images; expected at least one")
-    for key, what in (("images", "an image"), ("categories", "a category")):
-        if len({entry["id"] for entry in content[key]}) < len(content[key]):
-            raise ValueError(f"{path} uses {what} id twice; ids must be unique")
     return dict(content)
 
 
@@ -190,52 +182,82 @@ def _named(entry: Any) -> Any:
     return {**entry, "file_name": "/".join(str(entry["coco_url"]).split("/")[-2:])}
 
 
-def _check_annotations(
-    entries: Sequence[Mapping[str, Any]],
-    image_ids: set[int],
-    categories: Mapping[int, str],
-    path: Path,
-    notes: Counter[str],
-) -> list[dict[str, Any]]:
-    stray = sorted({str(entry["image_id"]) for entry in entries if entry["image_id"] not in image_ids})
-    if stray:
-        raise ValueError(
-            f"{path}: annotations without images, image ids {', '.join(stray[:5])} ({len(stray)} in all) are not listed"
-        )
-    unknown = sorted({str(entry["category_id"]) for entry in entries if entry["category_id"] not in categories})
-    if unknown:
-        raise ValueError(
-            f"{path}: annotations of unknown categories {', '.join(unknown[:5])}; "
-            f"listed are {', '.join(map(str, categories))}"
-        )
-    ids = [entry.get("id") or 0 for entry in entries]
-    renumber = 0 in ids or len(set(ids)) < len(ids)
-    kept = []
-    for index, entry in enumerate(entries):
-        box = entry["bbox"]
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(isinstance(value, int | float) and abs(value) < float("inf") for value in box)
-        ):
+def _numbered(
+    entries: Sequence[dict[str, Any]], what: str, path: Path, tally: Tally
+) -> tuple[list[dict[str, Any]], Ids]:
+    """The entries under numbers, each id once, with their sizes as numbers; and the ids."""
+    name, article = ("file_name", "an") if what == "image" else ("name", "a")
+    kept: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        first = kept.setdefault(str(entry["id"]), entry)
+        if first is not entry and first[name] != entry[name]:
             raise ValueError(
-                f"{path}: the box of annotation {index} of image {entry['image_id']} is {box}; "
-                "expected [x, y, width, height]"
+                f"{path} uses {article} {what} id twice; ids must be unique: {brief(entry['id'])} is "
+                f"{brief(first[name])} and {brief(entry[name])}"
             )
-        if box[2] <= 0 or box[3] <= 0:
-            notes["boxes without area dropped"] += 1
-            continue
-        area = entry.get("area")
-        notes["areas filled in"] += area is None
-        notes["iscrowd flags filled in"] += entry.get("iscrowd") is None
-        notes["crowd regions (not trained on)"] += bool(entry.get("iscrowd"))
-        kept.append(
-            {
-                **entry,
-                "id": index + 1 if renumber else entry["id"],
-                "iscrowd": int(bool(entry.get("iscrowd"))),
-                "area": box[2] * box[3] if area is None else area,
-            }
+        tally.add(f"{what} entries that are there twice left out", f"id {entry['id']}", int(first is not entry))
+    ids = Ids.of(entry["id"] for entry in kept.values())
+    if ids.renumbered:
+        tally.add(f"{what} ids numbered inside", repr(next(iter(ids.changed.values()))), len(kept))
+    numbered = [{**entry, "id": number} for number, entry in zip(ids.originals, kept.values(), strict=True)]
+    repeated = Counter(str(entry[name]) for entry in numbered)
+    for text, count in repeated.items():
+        label = "images that are listed under several ids" if what == "image" else "categories of equal names"
+        tally.add(label, text, count - 1)
+    if what == "image":
+        numbered = [_with_sizes(entry, tally) for entry in numbered]
+    return numbered, ids
+
+
+def _with_sizes(entry: dict[str, Any], tally: Tally) -> dict[str, Any]:
+    found = dict(entry)
+    for side in ("width", "height"):
+        if side in entry:
+            value = whole(entry[side])
+            found[side] = value if value is not None and 0 < value < 10**7 else 0
+            unusable = entry[side] not in (None, 0) and not found[side]
+            tally.add("image sizes that cannot be", f"{side} {entry[side]!r} of {entry['file_name']}", int(unusable))
+    return found
+
+
+def _located(
+    entries: list[dict[str, Any]], folder: Path, annotations: Path, strict: bool, tally: Tally
+) -> list[dict[str, Any]]:
+    """With the path of each image below ``folder`` as ``file_name``.
+
+    Raises:
+        FileNotFoundError: all are missing, or, where ``strict``, some.
+    """
+    names = [str(entry["file_name"]) for entry in entries]
+    files = image_files.found(names, folder)
+    missing = [name for name in names if name not in files]
+    if missing and (strict or len(missing) == len(entries)):
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(entries)} images of {annotations} are not in {folder}, such as {brief(missing[0])}"
         )
-    notes["annotation ids renumbered"] = len(kept) if renumber else 0
-    return kept
+    tally.add("image files missing", "", len(missing))
+    for entry, name in zip(entries, names, strict=True):
+        moved = files.get(name, name) != entry["file_name"]
+        tally.add("images found under another path", f"{entry['file_name']!r} at {files.get(name)}", int(moved))
+    return [{**entry, "file_name": files.get(name, name)} for entry, name in zip(entries, names, strict=True)]
+
+
+def _count(entries: list[dict[str, Any]], kept: list[dict[str, Any]], categories: dict[int, str], tally: Tally) -> None:
+    """Notes what is sound but may surprise."""
+    plain = [entry for entry in kept if not entry["iscrowd"]]
+    tally.add("images without objects", "", len(entries) - len({entry["image_id"] for entry in plain}))
+    if kept:
+        used = {entry["category_id"] for entry in kept}
+        unused = [name for number, name in categories.items() if number not in used]
+        tally.add("categories without objects", unused[0] if unused else "", len(unused))
+    crowded = Counter((entry["image_id"], entry["category_id"]) for entry in plain)
+    over = {key: count for key, count in crowded.items() if count > LIMIT}
+    if over:
+        lost = sum(count - LIMIT for count in over.values())
+        share = 1 - lost / len(plain)
+        tally.add(
+            f"images with more than {LIMIT} objects of a category, of which COCO counts the best {LIMIT} detections: "
+            f"at most {share:.0%} of all objects can be found",
+            "",
+            len({image for image, _ in over}),
+        )

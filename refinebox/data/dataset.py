@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 from torchvision.ops import box_convert, clip_boxes_to_image
 
 from refinebox.boxes import to_fractions
-from refinebox.data.annotations import CocoData
+from refinebox.data.annotations import CocoData, labelled_size
 from refinebox.data.batches import Batch, Sample, Target, Unreadable, collate
-from refinebox.data.images import read_image
+from refinebox.data.images import read_header, read_image
 from refinebox.data.input_format import InputFormat, random_crop
 from refinebox.data.proposals import Found, Proposals
 
@@ -53,6 +53,7 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         proposals: Mapping[int, Found] | None = None,
     ) -> None:
         self.folder, self.form, self.proposals = data.folder, form, proposals
+        self.upright = data.upright
         self.augmentation, self.seed, self.variant, self.strict = augmentation, seed, 0, True
         objects: dict[int, list[dict[str, Any]]] = {entry["id"]: [] for entry in data.images}
         for annotation in data.annotations:
@@ -70,9 +71,10 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample | Unreadable:
-        """uint8 image ``[3, H, W]``, target, original (height, width) in pixels, image id."""
+        """uint8 image ``[3, H, W]``, target, (height, width) that annotations are of in pixels, image id."""
+        entry = self.images[index]
         try:
-            image = read_image(self.folder / self.images[index]["file_name"])
+            image = read_image(self.folder / entry["file_name"], labelled_size(entry), upright=self.upright)
         except (OSError, ValueError) as error:
             if self.strict:
                 raise
@@ -83,12 +85,25 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         """One padded batch."""
         return collate([self[index] for index in indices], self.form)
 
+    def unlike_stored(self, index: int) -> list[Any]:
+        """What decides how a picture is read that is not taken as it is stored; nothing for all others."""
+        entry = self.images[index]
+        try:
+            header = read_header(self.folder / entry["file_name"])
+        except (OSError, ValueError):
+            return []
+        labelled = labelled_size(entry)
+        plain = header.orientation == 1 and labelled in (None, header.size) and not header.deep
+        return [] if plain else [header.orientation, labelled, self.upright]
+
     def _sample(self, index: int, image: Image.Image) -> Sample:
         entry = self.images[index]
-        original = image.height, image.width
-        objects = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), original)
+        width, height = labelled_size(entry) or image.size
+        objects = clip_boxes_to_image(box_convert(self.boxes[index], "xywh", "xyxy"), (height, width))
         found = None if self.proposals is None else self.proposals[entry["id"]]
         boxes = objects if found is None else torch.cat([objects, found.boxes])
+        if image.size != (width, height):  # resized after labelling
+            boxes = boxes * torch.tensor([image.width / width, image.height / height] * 2)
         choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
         cropped = self.augmentation == "multiscale" and choice.random() < 0.5
         if cropped:
@@ -104,8 +119,10 @@ class CocoDataset(Dataset[Sample | Unreadable]):
             side = round(choice.choice(range(480, 801, 32)) * form.short_side / 800)
             form = replace(form, short_side=side)
         target = Target(fractions[:count][kept[:count]], self.columns[index][kept[:count]])
-        proposals = None if found is None else Proposals(fractions[count:][kept[count:]], found.scores[kept[count:]])
-        return form.pixels(image), target, original, entry["id"], proposals
+        proposals = None
+        if found is not None:
+            proposals = Proposals(fractions[count:][kept[count:]], found.scores[kept[count:]])
+        return form.pixels(image), target, (height, width), entry["id"], proposals
 
     def _flips(self, image_id: int, choice: random.Random) -> bool:
         if self.augmentation == "flip":

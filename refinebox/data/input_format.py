@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 Fit = Literal["shortest", "stretch", "letterbox"]
-Rounding = Literal["authors", "detrex", "transformers", "torchvision"]
+Rounding = Literal["authors", "detrex", "transformers", "torchvision", "mmdet"]
 Resampling = Literal["nearest", "bilinear", "bicubic"]
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB between 0 and 1
@@ -38,6 +38,7 @@ class InputFormat:
         library: whose resampling it is; torch's differs from Pillow's by up to a grey value.
         antialias: whether torch looks at all pixels when it shrinks an image; Pillow always does.
         whole: whether resized pixels are rounded to whole grey values, as they are in most code.
+        step: of ``shortest``; sides are rounded down to a multiple of so many pixels, which stretches images a little.
     """
 
     fit: Fit = "shortest"
@@ -53,6 +54,7 @@ class InputFormat:
     library: Literal["pillow", "torch"] = "pillow"
     antialias: bool = True
     whole: bool = True
+    step: int = 1
 
     @property
     def fixed(self) -> bool:
@@ -81,7 +83,8 @@ class InputFormat:
 
         For ``shortest`` the rounding is that of the code the detector comes from, which differs by a pixel: the DETR
         authors round the shrunken short side first and the long side down from it, transformers does so from the short
-        side not yet rounded, detectron2, which detrex uses, rounds both to nearest, and torchvision rounds both down.
+        side not yet rounded, detectron2, which detrex uses, rounds both to nearest, as mmdetection does with one scale
+        for both, and torchvision rounds both down.
         """
         if self.fit == "stretch":
             return self.height, self.width
@@ -93,9 +96,13 @@ class InputFormat:
             shorter, longer = _nearest(short, long, self.short_side, self.long_side)
         elif self.rounding == "torchvision":
             shorter, longer = _down(short, long, self.short_side, self.long_side)
+        elif self.rounding == "mmdet":
+            scale = min(self.short_side / short, self.long_side / long)
+            shorter, longer = max(1, int(short * scale + 0.5)), int(long * scale + 0.5)
         else:
             from_rounded = self.rounding == "authors"
             shorter, longer = _truncated(short, long, self.short_side, self.long_side, from_rounded=from_rounded)
+        shorter, longer = (max(self.step, side - side % self.step) for side in (shorter, longer))
         return (shorter, longer) if height < width else (longer, shorter)
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:

@@ -1,114 +1,110 @@
-"""Detections in COCO's results format: what a file holds, and which images of a data set it means."""
+"""Detections in COCO's results format: what a file holds, and which images and categories it means."""
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refinebox.data import fields, references
 from refinebox.data.annotations import CocoData
-
-Rows = NDArray[np.float64]  # [N, 7] image id, x, y, width, height (pixels), score, category id
+from refinebox.data.fields import brief
+from refinebox.data.references import Counting
+from refinebox.data.tally import Tally
 
 FIELDS = ("image_id", "category_id", "bbox", "score")
+LISTS = ("annotations", "predictions", "detections", "results")  # under which some tools write theirs
+Floats = NDArray[np.float64]
+Rows = Floats  # [N, 7] image id, x, y, width, height (pixels), score, category id
 
 
-def read_entries(path: Path) -> list[dict[str, Any]]:
-    """The detections of a results file as they stand there.
+def read_entries(path: Path) -> list[Any]:
+    """The detections of a results file as they stand there: objects that have all that is needed, right or wrong.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no list of objects with :data:`FIELDS`, or a number is none or not finite.
+        ValueError: it is not JSON, or no list of such; the message says what it is.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no results file at {path}; check the path")
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}); expected COCO results") from error
+    if isinstance(content, dict):
+        lists = [content[key] for key in LISTS if isinstance(content.get(key), list)]
+        scored = [found for found in lists if found and all(isinstance(e, dict) and "score" in e for e in found)]
+        content = scored[0] if len(scored) == 1 else content
     if not isinstance(content, list):
         raise ValueError(
             f"{path} holds a {type(content).__name__}; expected COCO results: a list of {', '.join(FIELDS)}"
         )
-    try:
-        numbers = np.array([_numbers(entry) for entry in content], dtype=np.float64).reshape(-1, 6)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: {_first_fault(content)}") from error
-    unbounded = np.flatnonzero(~np.isfinite(numbers).all(1))
-    if len(unbounded):
-        image_id = content[unbounded[0]].get("image_id")
-        raise ValueError(
-            f"{path}: the box or score of detection {unbounded[0]}, in image {image_id}, is not finite; "
-            f"leave out such detections ({len(unbounded)} in all)"
-        )
+    for index, entry in enumerate(content):
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"{path}: detection {index} is {brief(entry)}; expected an object with {', '.join(FIELDS)}"
+            )
+        lacking = [field for field in FIELDS if field not in entry]
+        if lacking == ["image_id"] and entry.get("file_name"):
+            lacking = []
+        if lacking:
+            raise ValueError(f"{path}: detection {index} has no {lacking[0]!r}; expected {', '.join(FIELDS)}")
     return content
 
 
-def image_ids(entries: Sequence[Mapping[str, Any]], data: CocoData) -> list[int | None]:
-    """The data's image id of every detection, None for an image that the data does not have.
+def rows(entries: list[Any], data: CocoData, counting: Counting, tally: Tally) -> Rows:
+    """The detections as rows, in their order; ids are the data's numbers, and boxes as they stand.
 
-    An id is the data's own, or, where the file names its images otherwise, the name of the file, with its ending and
-    folders or without; ``file_name`` says the same and comes first.
+    Raises:
+        ValueError: a number is none, or a detection is in no image or of no category of the data; the message says
+            which.
     """
-    known = {entry["id"] for entry in data.images}
-    if all("file_name" not in entry and entry["image_id"] in known for entry in entries):
-        return [entry["image_id"] for entry in entries]
-    named: dict[str, set[int]] = {}
-    for image in data.images:
-        path = PurePath(str(image["file_name"]))
-        for name in {path.as_posix(), path.name, path.stem}:
-            named.setdefault(name, set()).add(image["id"])
-    found: dict[tuple[Any, Any], int | None] = {}
-    for reference in {(entry.get("file_name"), entry.get("image_id")) for entry in entries}:
-        found[reference] = _image(*reference, known, named)
-    return [found[entry.get("file_name"), entry.get("image_id")] for entry in entries]
+    boxes = _numbers([entry["bbox"] for entry in entries], fields.box, 4)
+    scores = _numbers([entry["score"] for entry in entries], fields.number, 1)
+    wrong = np.flatnonzero(np.isnan(boxes).any(1) | np.isnan(scores).any(1))
+    if len(wrong):
+        raise ValueError(_fault(entries, wrong))
+    if not entries:
+        return np.empty((0, 7))
+    images = references.images(entries, data, tally)
+    numbers = references.categories(entries, data, counting, tally)
+    image = [images[references.reference(entry)] for entry in entries]
+    category = [numbers[str(entry["category_id"])] for entry in entries]
+    return np.column_stack([image, boxes, scores, category]).astype(np.float64)
 
 
-def named(entry: Mapping[str, Any]) -> str:
-    """How a detection names its image."""
-    return str(entry.get("file_name", entry.get("image_id")))
+def within(entries: list[Any], data: CocoData) -> list[Any]:
+    """The detections in images of ``data``; of those in others nothing is said."""
+    names, numbers = references.Names(data), {}
+    for item in set(map(references.reference, entries)):
+        by_id = data.image_ids.number(item[0]) if item[1] is None else None
+        numbers[item] = names.number(references.told(item)) if by_id is None else by_id
+    return [entry for entry in entries if numbers[references.reference(entry)] is not None]
 
 
-def rows(entries: Sequence[Mapping[str, Any]], images: Sequence[int]) -> Rows:
-    """``[N, 7]`` image id, x, y, width, height (pixels), score and category id of each detection, in their order."""
-    table = np.array([_numbers(entry) for entry in entries], dtype=np.float64).reshape(-1, 6)
-    return np.column_stack([np.array(images, dtype=np.float64), table])
+def _numbers(values: Sequence[Any], read: Any, width: int) -> Floats:
+    """``[N, width]`` the numbers of every value, NaN where one means nothing; fast where all are numbers already."""
+    try:
+        found = np.array(values)
+    except ValueError:  # lists of several lengths
+        found = np.array(None)
+    if found.dtype.kind in "iuf" and found.shape == ((len(values), width) if width > 1 else (len(values),)):
+        exact = found.reshape(len(values), width).astype(np.float64)
+        return np.where(np.isfinite(exact), exact, np.nan)
+    parsed = [read(value) for value in values]
+    return np.array([[np.nan] * width if one is None else one for one in parsed], dtype=np.float64).reshape(-1, width)
 
 
-def _image(name: Any, image_id: Any, known: set[int], named: Mapping[str, set[int]]) -> int | None:
-    for said in (name, image_id):
-        if said is None or said in known:
-            continue
-        path = PurePath(str(said))
-        for text in (path.as_posix(), path.name, path.stem):
-            if len(named.get(text, ())) == 1:
-                return next(iter(named[text]))
-    return int(image_id) if image_id in known else None
-
-
-def _numbers(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    if not isinstance(entry.get("file_name", entry.get("image_id")), int | float | str):
-        raise TypeError("no image is named")
-    x, y, width, height = entry["bbox"]
-    return x, y, width, height, entry["score"], entry["category_id"]
-
-
-def _first_fault(content: list[Any]) -> str:
-    for index, entry in enumerate(content):
-        try:
-            np.array(_numbers(entry), dtype=np.float64)
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            return f"detection {index} {_reason(entry)}"
-    raise AssertionError("every detection can be read alone")
-
-
-def _reason(entry: Any) -> str:
-    if not isinstance(entry, dict):
-        return f"is {entry!r}; expected an object with {', '.join(FIELDS)}"
-    lacking = [field for field in FIELDS if field not in entry and not (field == "image_id" and "file_name" in entry)]
-    if lacking:
-        return f"has no {lacking[0]!r}; expected {', '.join(FIELDS)}"
-    shown = ", ".join(f"{field} {entry.get(field)!r}" for field in FIELDS)
-    return f"has {shown}; expected numbers, and a box of x, y, width and height"
+def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
+    entry = content[wrong[0]]
+    numbers = [*entry["bbox"], entry["score"]] if isinstance(entry["bbox"], list) else [None]
+    if all(isinstance(value, int | float) for value in numbers) and len(numbers) == 5:
+        return (
+            f"the box or score of detection {wrong[0]}, in image {brief(entry.get('image_id'))}, is not finite; "
+            f"leave out such detections ({len(wrong)} in all)"
+        )
+    shown = ", ".join(f"{field} {brief(repr(entry.get(field)))}" for field in FIELDS)
+    many = f" ({len(wrong)} in all)" if len(wrong) > 1 else ""
+    return f"detection {wrong[0]} has {shown}{many}; expected numbers, and a box of x, y, width and height"

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from refinebox.detection.voting import voted
+
 Rule = Literal["pairs", "queries", "suppression"]
 
 
@@ -20,6 +22,7 @@ class Choice:
         above: only pairs with a score above this take part.
         iou: overlap above which ``suppression`` drops the lower score.
         candidates: best pairs that take part in ``suppression``.
+        voting: IoU from which they move what ``suppression`` keeps of their category to where they say; 0 for none.
     """
 
     rule: Rule = "pairs"
@@ -27,14 +30,19 @@ class Choice:
     above: float = -1.0
     iou: float = 0.5
     candidates: int = 10_000
+    voting: float = 0.0
 
 
 class Chosen(NamedTuple):
-    """Detections of one image: ``query`` and ``column`` ``[N]`` int64, and ``score`` ``[N]``, in the order returned."""
+    """Detections of one image in the order returned.
+
+    ``query`` and ``column`` are ``[N]`` int64, ``score`` ``[N]``, ``boxes`` ``[N, 4]`` xyxy in pixels.
+    """
 
     query: Tensor
     column: Tensor
     score: Tensor
+    boxes: Tensor
 
 
 def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
@@ -49,7 +57,7 @@ def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
     if choice.rule == "queries":
         score, column = scores.max(-1)  # [Q]
         kept = (score > choice.above).nonzero()[:, 0]
-        return Chosen(kept, column[kept], score[kept])
+        return Chosen(kept, column[kept], score[kept], boxes[kept])
     limit = choice.limit if choice.rule == "pairs" else choice.candidates
     flat = scores.flatten()  # [Q * K]
     if choice.above < 0:
@@ -59,7 +67,9 @@ def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
         index = index[flat[index].sort(descending=True, stable=True).indices[:limit]]
         score = flat[index]
     query, column = index // columns, index % columns
+    boxes = boxes[query]  # [N, 4]
     if choice.rule == "suppression":
-        kept = batched_nms(boxes[query], score, column, choice.iou)[: choice.limit]
+        kept = batched_nms(boxes, score, column, choice.iou)[: choice.limit]
+        boxes = voted(boxes, score, column, kept, choice.voting) if choice.voting else boxes[kept]
         query, column, score = query[kept], column[kept], score[kept]
-    return Chosen(query, column, score)
+    return Chosen(query, column, score, boxes)

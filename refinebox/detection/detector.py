@@ -3,6 +3,7 @@
 Letters in shape comments: B images, Q queries, K categories, C channels, H and W pixels or cells.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,8 +28,6 @@ from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Precision, Profile
 from refinebox.files import checkpoint
 
-PROBE = 128  # pixels
-
 
 class Detector(nn.Module):
     """A detector that cannot be trained: always in eval mode, without gradients.
@@ -39,16 +38,24 @@ class Detector(nn.Module):
     Attributes:
         profile: name, input size and further facts.
         strides, channels: of the feature maps, measured by one forward pass.
+        candidates: how many boxes it predicts in an image at most.
         category_ids: category id of each score column.
         category_names: category id to name.
         precision: of matrix products and convolutions; ``bfloat16`` is faster on GPUs, and boxes stay float32.
+        memory_format: of images and weights; channels last makes convolutions several times faster on CPUs, and
+            changes the last bit of what comes out.
+        probe_side: side of the black image that strides and channels are measured on, in pixels.
     """
+
+    memory_format: torch.memory_format = torch.channels_last
+    probe_side = 128
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()
         self.profile = profile
         self.strides: tuple[int, ...] = ()
         self.channels: tuple[int, ...] = ()
+        self.candidates = 0
         self.category_ids = profile.category_ids
         self.category_names = dict(profile.category_names)
         self.precision: Precision = "float32"
@@ -95,15 +102,16 @@ class Detector(nn.Module):
             sizes: ``[B, 2]`` int (height, width) without padding, in pixels.
             proposals: boxes from elsewhere, for a detector that takes them.
         """
-        images = self._padded(images).contiguous(memory_format=torch.channels_last)
+        images = self._padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             output = self.detect(images, sizes) if proposals is None else self.detect_given(images, sizes, proposals)
-        return DetectorOutput(tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits))
+        features, boxes, logits = tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits)
+        return replace(output, features=features, boxes=boxes, logits=logits)
 
     @torch.no_grad()
     def features(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of :meth:`forward` alone."""
-        images = self._padded(images).contiguous(memory_format=torch.channels_last)
+        images = self._padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             features = self.extract(images, sizes)
         return tuple(map(_widened, features))
@@ -124,19 +132,21 @@ class Detector(nn.Module):
         return super().train(False)
 
     def freeze(self) -> None:
-        """Switches gradients off and measures strides, channels and the number of categories."""
+        """Switches gradients off and measures strides, channels, candidates and the number of categories."""
         self.requires_grad_(False)
         self.train(False)
-        self.to(memory_format=torch.channels_last)  # makes convolutions several times faster on CPUs
+        self.to(memory_format=self.memory_format)
         output = self.probe()
-        width = self.profile.input.canvas(PROBE, PROBE)[1]
-        self.strides = tuple(round(width / feature.shape[-1]) for feature in output.features)
+        width = self.profile.input.canvas(self.probe_side, self.probe_side)[1]
+        self.strides = tuple(stride_of(width, feature.shape[-1]) for feature in output.features)
         self.channels = tuple(feature.shape[1] for feature in output.features)
+        self.candidates = output.boxes.shape[1]
         columns = self.scores(output.logits).shape[-1]
         if not self.category_ids:
             self.category_ids = tuple(range(columns))
-            if columns == len(COCO_NAMES) and self.profile.layout == "detrex" and not self.category_names:
-                self.category_ids = tuple(COCO_NAMES)  # detectron2 counts the categories that exist
+            counted = self.profile.layout in ("detrex", "mmdet2", "mmdet3")
+            if columns == len(COCO_NAMES) and counted and not self.category_names:
+                self.category_ids = tuple(COCO_NAMES)  # detectron2 and mmdetection count the categories that exist
             if self.category_ids[-1:] == (max(COCO_NAMES),) and not self.category_names:
                 self.category_names = dict(COCO_NAMES)
         if len(self.category_ids) != columns:
@@ -146,11 +156,12 @@ class Detector(nn.Module):
             )
 
     def probe(self) -> DetectorOutput:
-        """The output for one black image of :data:`PROBE` pixels a side, or of the one size that the detector takes."""
-        form = self.profile.input
-        height, width = form.canvas(PROBE, PROBE)
-        sizes = torch.tensor([[height, width] if form.fixed else [PROBE, PROBE]])
-        return self(torch.zeros(1, 3, height, width), sizes)
+        """The output for one black image of ``probe_side`` pixels, or of the one size that the detector takes."""
+        form, side = self.profile.input, self.probe_side
+        height, width = form.canvas(side, side)
+        sizes = torch.tensor([[height, width] if form.fixed else [side, side]])
+        output: DetectorOutput = self(torch.zeros(1, 3, height, width), sizes)
+        return output
 
     def resize(self, short_side: int | None, long_side: int | None) -> None:
         """Changes the input size that images are brought to; None leaves a side as it is.
@@ -188,6 +199,10 @@ class Detector(nn.Module):
             return logits.softmax(-1)[..., :-1]
         return logits if self.profile.classification == "probability" else logits.sigmoid()
 
+    def scores_of(self, output: DetectorOutput) -> Tensor:
+        """``[B, Q, K]`` probabilities of the categories: what rescored them said, or else :meth:`scores`."""
+        return self.scores(output.logits) if output.rescored is None else output.rescored
+
     def postprocess(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The detections of each image: :meth:`select`, then :meth:`finish`; arguments as for :meth:`select`."""
         found = self.select(scores, boxes, sizes)
@@ -201,9 +216,9 @@ class Detector(nn.Module):
         if self.profile.layout != "detrex":
             return detections
         boxes = clip_boxes_to_image(detections.boxes, size)
-        fields = boxes, detections.scores, detections.labels, detections.queries
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
-        return Detections(*(None if field is None else field[kept] for field in fields))
+        queries = None if detections.queries is None else detections.queries[kept]
+        return Detections(boxes[kept], detections.scores[kept], detections.labels[kept], queries)
 
     def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The detector's own choice of detections, with boxes in pixels of the original images.
@@ -219,8 +234,8 @@ class Detector(nn.Module):
         ids = torch.tensor(self.category_ids, device=scores.device)
         detections = []
         for image_scores, image_boxes in zip(scores, pixels, strict=True):
-            query, column, score = choose(self.profile.final, image_scores, image_boxes)
-            detections.append(Detections(image_boxes[query], score, ids[column], query))
+            query, column, score, chosen = choose(self.profile.final, image_scores, image_boxes)
+            detections.append(Detections(chosen, score, ids[column], query))
         return detections
 
     def predict(self, images: Sequence[str | Path | Image.Image]) -> list[Detections]:
@@ -239,8 +254,19 @@ class Detector(nn.Module):
             given = None if found is None else found.within(image.height, image.width).to(device)
             output = self(batch.to(device), sizes.to(device), given)
             original = torch.tensor([[image.height, image.width]], device=device)
-            detections += self.postprocess(self.scores(output.logits), output.boxes, original)
+            detections += self.postprocess(self.scores_of(output), output.boxes, original)
         return detections
+
+
+def stride_of(side: int, cells: int) -> int:
+    """The stride of a map with ``cells`` cells over a side of so many pixels.
+
+    The power of two that gives so many where there is one, as the last cell may reach over the border: 10 cells over
+    300 pixels have stride 32, not 30. Otherwise the quotient, 14 for instance in a transformer with such patches.
+    """
+    ratio = side / cells
+    power = 2 ** max(0, math.ceil(math.log2(ratio)))
+    return power if -(-side // power) == cells else round(ratio)
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -12,10 +12,14 @@ from refinebox.data import results_file
 from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
 from refinebox.data.proposals import Found, Proposals, RowsByImage
+from refinebox.data.references import reference, told
+from refinebox.data.results_file import Rows
+from refinebox.data.tally import Tally
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.profile import Profile
+from refinebox.progress import tell
 
 FAMILY = "given"
 EVERYTHING = 10**9  # detections in an image
@@ -53,6 +57,7 @@ class Given(Detector):
             choice=Choice("pairs", limit=EVERYTHING, above=0.0),
         )
         super().__init__(profile)
+        self.memory_format, self.probe_side = source.memory_format, source.probe_side
         self.source, self.results = source, results
         self.freeze()
 
@@ -86,9 +91,10 @@ class Given(Detector):
         return RowsByImage(rows, [entry["id"] for entry in data.images], columns, len(self.category_ids))
 
     def proposals_in(self, paths: Sequence[Path]) -> list[Found]:
-        data = image_files(paths)
         if self.results is None:
             raise ValueError(self._unnamed(str(paths[0])))
+        names = {number: self.category_names.get(number, str(number)) for number in self.category_ids}
+        data = replace(image_files(paths), categories=names)
         rows = rows_of(self.results, data)
         if not self.category_ids:
             self.category_ids = tuple(sorted(set(rows[:, 6].astype(int).tolist())))
@@ -122,20 +128,30 @@ def image_files(paths: Sequence[Path], folder: Path = Path()) -> CocoData:
     return CocoData(images, [], {}, folder, {})
 
 
-def rows_of(results: Path, data: CocoData) -> "results_file.Rows":
-    """``[N, 7]`` the detections of a results file that are in images of ``data``.
+def rows_of(results: Path, data: CocoData) -> Rows:
+    """``[N, 7]`` the detections of a results file that are in images of ``data``, which are known by name.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no results file, or all of its detections are in other images.
+        ValueError: it is no results file, all of its detections are in other images, or one is of another category.
     """
     entries = results_file.read_entries(results)
-    images = results_file.image_ids(entries, data)
-    own = [(entry, image) for entry, image in zip(entries, images, strict=True) if image is not None]
+    own = results_file.within(entries, data)
+    counted = [entry["image_id"] for entry in own if "file_name" not in entry and isinstance(entry["image_id"], int)]
+    if counted and counted[0] not in data.image_ids.originals:
+        tell(
+            f"{results}: image ids such as {counted[0]} are taken for the numbers that files are named by", warning=True
+        )
     if entries and not own:
         raise ValueError(
             f"{results} has no detection in any of these {len(data.images)} images, such as "
-            f"{data.images[0]['file_name']}: its first is in image {results_file.named(entries[0])}; a detection names "
-            "its image by file_name, by id, or by the name of the file as id"
+            f"{data.images[0]['file_name']}: its first is in image {told(reference(entries[0]))}; a detection names "
+            "its image by file_name, or by the name of the file as image_id"
         )
-    return results_file.rows([entry for entry, _ in own], [image for _, image in own])
+    if not data.categories:
+        labels = sorted({int(entry["category_id"]) for entry in own})
+        data = replace(data, categories={label: str(label) for label in labels})
+    try:
+        return results_file.rows(own, data, "check", Tally())
+    except ValueError as error:
+        raise ValueError(f"{results}: {error}") from error

@@ -16,11 +16,13 @@ class DetectorOutput:
         features: backbone maps, fine to coarse, each ``[B, C_l, H_l, W_l]``.
         boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
         logits: ``[B, Q, K]``, or ``[B, Q, K + 1]`` with no-object last, raw; minus infinity where a row is not used.
+        rescored: ``[B, Q, K]`` probabilities that stand for those of the logits, where something knows better.
     """
 
     features: tuple[Tensor, ...]
     boxes: Tensor
     logits: Tensor
+    rescored: Tensor | None = None
 
 
 @dataclass(frozen=True)

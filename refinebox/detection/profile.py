@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from refinebox.data.input_format import InputFormat as InputFormat  # adapters know this floor alone
+from refinebox.data.categories import COCO_NAMES as COCO_NAMES  # adapters know this floor alone
+from refinebox.data.categories import ids_of as ids_of
+from refinebox.data.input_format import MEAN as MEAN
+from refinebox.data.input_format import STD as STD
+from refinebox.data.input_format import InputFormat as InputFormat
 from refinebox.detection.choice import Choice as Choice
 
 Precision = Literal["float32", "bfloat16"]
 Classification = Literal["sigmoid", "softmax", "probability"]
-Layout = Literal["authors", "detrex", "transformers"]  # whose code a detector and its checkpoint come from
+# whose code a detector and its checkpoint come from
+Layout = Literal["authors", "detrex", "transformers", "mmdet2", "mmdet3"]
 
 
 @dataclass(frozen=True)

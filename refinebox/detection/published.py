@@ -4,60 +4,9 @@ AP is on COCO val2017, in points, as the authors publish it. A refiner fits only
 entries name one where it is known which weights those are.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
+from refinebox.detection.entry import Entry, cached
+from refinebox.detection.published_deformable import DEFORMABLE
 from refinebox.files.download import File, home
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of the table of names.
-
-    Attributes:
-        family: module of ``refinebox.adapters``.
-        backbone: for people to read.
-        ap: published AP; None where none is published.
-        layout: how the published file names its tensors.
-        source: address of the file, the page that leads to it, or the name of a file in this package.
-        sha256: of the file, or the beginning of it that is published; empty where nothing is.
-        megabytes: of the file, where published.
-        settings: what the tensors cannot tell, as keyword arguments of the network.
-        refiner: name of the published refiner for these weights; empty where there is none.
-        refined_ap: published AP with it.
-        licence: of the weights.
-    """
-
-    family: str
-    backbone: str
-    ap: float | None
-    layout: str
-    source: str
-    sha256: str = ""
-    megabytes: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    refiner: str = ""
-    refined_ap: float | None = None
-    licence: str = "Apache-2.0"
-
-    @property
-    def bundled(self) -> Path | None:
-        """The weights' path where they ship with the package."""
-        return None if self.source.startswith("https://") else Path(__file__).parent / self.source
-
-    def file(self, name: str) -> File | None:
-        """Where the weights are and where they are kept; None where they ship or only a page leads to them."""
-        suffix = Path(self.source).suffix
-        if self.bundled or suffix not in (".pth", ".safetensors"):
-            return None
-        return File(self.source, cached(name, suffix), self.sha256)
-
-
-def cached(name: str, suffix: str = ".pth") -> Path:
-    """Where the weights of a published detector are kept."""
-    return home() / "detectors" / f"{name}{suffix}"
 
 
 def refiner_file(name: str) -> File:
@@ -235,6 +184,7 @@ DETECTORS: dict[str, Entry] = {
     ),
     "dn-detr-r50-dc5-3pat": Entry("dn_detr", "R50, DC5, 3 patterns", 41.7, "authors", _DN_PAGE, settings=_DC5),
     "dn-detr-r101-dc5-3pat": Entry("dn_detr", "R101, DC5, 3 patterns", 42.8, "authors", _DN_PAGE, settings=_DC5),
+    **DEFORMABLE,
 }
 
 

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-from refinebox.data.input_format import pad
+from refinebox.boxes import to_pixels
+from refinebox.data.input_format import InputFormat, pad
+from refinebox.data.proposals import Proposals
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 
@@ -13,27 +16,61 @@ TOLERANCE = 0.05  # of box coordinates, as fractions of the image: padding shift
 
 
 def check_detector(detector: Detector, *, height: int = 192, width: int = 256) -> None:
-    """Runs every check of the contract on random images of about this size, in pixels.
+    """Runs every check of the contract on random images of about this size, in pixels, or of the detector's own.
 
     Padding may change boxes and scores a little, as convolutions look over the border; a detector trained at one size
-    that cannot bear padding fails and must be used with images of that size.
+    that cannot bear padding fails and must be used with images of that size. One that takes proposals gets random ones.
 
     Raises:
         AssertionError: a check fails; the message says what came and what was expected.
     """
-    generator = torch.Generator().manual_seed(0)
     device = next(detector.parameters()).device
-    large = torch.randn(3, height, width, generator=generator)
-    small = torch.randn(3, round(0.7 * height), round(0.6 * width), generator=generator)
-    images, sizes = (tensor.to(device) for tensor in pad([large, small]))
-    output = detector(images, sizes)
-    check_frozen(detector, lambda: detector(images, sizes))
+    large, small = random_images(detector.profile.input, height, width)
+    images, sizes = (tensor.to(device) for tensor in pad([large, small], detector.profile.input))
+    proposals = taken(detector, images, sizes)
+
+    def run() -> DetectorOutput:
+        output: DetectorOutput = detector(images, sizes, proposals)
+        return output
+
+    output = run()
+    check_frozen(detector, run)
     check_shapes(detector, output, images)
     check_values(detector, output)
-    check_repeatable(output, detector(images, sizes), "a second run on the same batch")
+    check_repeatable(output, run(), "a second run on the same batch")
     check_features(detector, output, detector.features(images, sizes))
-    check_padding(detector, output, small.to(device))
+    check_format(detector)
+    if proposals is None:
+        check_padding(detector, output, small.to(device))
+    else:
+        check_proposals(detector, output, proposals)
     check_detections(detector, output, sizes)
+    check_choice(detector, output, sizes)
+
+
+def random_images(form: InputFormat, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Two images ``[3, H, W]`` as the detector takes them; the second is smaller where it takes any size."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(height, width), (round(0.7 * height), round(0.6 * width))]
+    if form.fixed:
+        shapes = [form.content(*shape) for shape in shapes]
+    shapes = [tuple(side - side % form.step for side in shape) for shape in shapes]  # type: ignore[misc]
+    large, small = (torch.randn(3, *shape, generator=generator) for shape in shapes)
+    return large, small
+
+
+def taken(detector: Detector, images: Tensor, sizes: Tensor) -> Proposals | None:
+    """Random proposals for a detector that takes some, with a row that is not used; None for one that finds its own."""
+    generator = torch.Generator().manual_seed(1)
+    boxes = 0.2 + 0.6 * torch.rand(len(images), 5, 4, generator=generator)
+    scores = torch.rand(len(images), 5, len(detector.category_ids), generator=generator)
+    scores[:, -1] = 0
+    proposals = Proposals(boxes, scores).to(images.device)
+    try:
+        detector(images, sizes, proposals)
+    except ValueError:
+        return None
+    return proposals
 
 
 def check_frozen(detector: Detector, run: Callable[[], DetectorOutput]) -> None:
@@ -90,7 +127,9 @@ def check_values(detector: Detector, output: DetectorOutput) -> None:
     """Everything is finite float32, boxes are fractions and scores are probabilities without no-object."""
     for name, tensor in (("features", output.features[0]), ("boxes", output.boxes), ("logits", output.logits)):
         _expect(tensor.dtype == torch.float32, f"{name} are {tensor.dtype}, expected torch.float32")
-    _expect(all(bool(tensor.isfinite().all()) for tensor in _tensors(output)), "the output is not finite everywhere")
+    # a query with logits of minus infinity is one that is not used
+    finite = [*output.features, output.boxes, output.logits[output.logits != -torch.inf]]
+    _expect(all(bool(tensor.isfinite().all()) for tensor in finite), "the output is not finite everywhere")
     low, high = output.boxes.min().item(), output.boxes.max().item()
     _expect(
         low >= -1 and high <= 2,
@@ -111,7 +150,17 @@ def check_repeatable(output: DetectorOutput, again: DetectorOutput, what: str) -
 def check_padding(detector: Detector, output: DetectorOutput, image: Tensor) -> None:
     """The second image of the batch, which is padded there, gives nearly the same boxes alone."""
     alone = detector(*(tensor.to(image.device) for tensor in pad([image])))
-    difference = (alone.boxes[0] - output.boxes[1]).abs().median().item()
+    scores, others = (detector.scores(logits) for logits in (alone.logits[0], output.logits[1]))  # [Q, K]
+    used, there = scores.amax(-1) > 0, others.amax(-1) > 0
+    if not (used.any() and there.any()):
+        return  # a detector may find nothing in noise
+    boxes, padded = alone.boxes[0][used], output.boxes[1][there]
+    # candidates and queries that are chosen by score may trade places: the nearest box counts, or the nearest scores
+    if detector.profile.final.rule == "suppression":
+        same = torch.cdist(boxes, padded, p=1).argmin(1)
+    else:
+        same = torch.cdist(scores[used], others[there], p=1).argmin(1)
+    difference = (boxes - padded[same]).abs().median().item()
     _expect(
         difference <= TOLERANCE,
         f"boxes move by {difference:.3f} (median, fractions of the image) when the image is padded, expected at most "
@@ -127,6 +176,58 @@ def check_detections(detector: Detector, output: DetectorOutput, sizes: Tensor) 
     _expect(same, "boxes do not double with the size of the original image; expected xyxy in its pixels")
     unknown = sorted(set(first.labels.tolist()) - set(detector.category_ids))
     _expect(not unknown, f"labels {unknown[:3]} are no category ids, known are {detector.category_ids[:5]}...")
+
+
+def check_format(detector: Detector) -> None:
+    """A picture comes in as the input format says, and a batch is as large as the detector wants it."""
+    form = detector.profile.input
+    picture = Image.new("RGB", (90, 60), (200, 100, 50))
+    image, content = detector.preprocess(picture), form.content(picture.height, picture.width)
+    _expect(
+        image.shape == (3, *content) and image.dtype == torch.float32,
+        f"preprocess() makes {image.dtype} {tuple(image.shape)} of a picture, expected torch.float32 {(3, *content)}",
+    )
+    batch, sizes = form.pad([image])
+    canvas = form.canvas(*content)
+    _expect(
+        tuple(batch.shape[-2:]) == canvas and sizes.tolist() == [list(content)],
+        f"a batch has {tuple(batch.shape[-2:])} pixels, expected {canvas}",
+    )
+    outside = batch[..., content[0] :, :].abs().sum() + batch[..., content[1] :].abs().sum()
+    _expect(float(outside) == 0, "a batch is not zero around its images; the detector may fill its padding itself")
+
+
+def check_proposals(detector: Detector, output: DetectorOutput, proposals: Proposals) -> None:
+    """Boxes and scores that the detector was given keep their places, and rows that are not used stay so."""
+    rows, expected = output.boxes.shape[:2], proposals.boxes.shape[:2]
+    _expect(rows == expected, f"{tuple(rows)} boxes come out, expected the {tuple(expected)} that went in")
+    scores = detector.scores(output.logits)
+    same = torch.allclose(scores, proposals.scores, atol=1e-4)
+    _expect(same, "scores are not those that the detector was given; expected the same in the same rows")
+
+
+def check_choice(detector: Detector, output: DetectorOutput, sizes: Tensor) -> None:
+    """A detection knows its query; unused rows give none; suppression looks at the boxes where they are in the end."""
+    scores, rule = detector.scores(output.logits), detector.profile.final.rule
+    before = detector.select(scores, output.boxes, sizes)
+    moved = output.boxes.new_tensor([0.5, 0.5, 0.4, 0.4]).expand_as(output.boxes)
+    after = detector.select(scores, moved, sizes)
+    for index, (found, then) in enumerate(zip(before, after, strict=True)):
+        if found.queries is None or then.queries is None:
+            raise AssertionError("detections do not say their queries; select() must fill the field")
+        boxes = to_pixels(output.boxes[index], sizes[index])[found.queries]
+        _expect(torch.allclose(found.boxes, boxes, atol=0.01), "detections have other boxes than their queries")
+        used = scores[index].amax(-1) > 0
+        if not bool(used.all()):
+            _expect(bool(used[found.queries].all()), "a row that is not used, with scores of 0, became a detection")
+        if rule == "suppression":
+            labels = then.labels.tolist()
+            _expect(
+                len(set(labels)) == len(labels),
+                "boxes that were moved onto one another stay twice in a category; suppress them in select()",
+            )
+        else:
+            _expect(torch.equal(found.queries, then.queries), "other boxes lead to other detections; only scores may")
 
 
 def _tensors(output: DetectorOutput) -> list[Tensor]:

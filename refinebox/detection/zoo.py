@@ -4,37 +4,45 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from refinebox.data.input_format import InputFormat
-from refinebox.detection.choice import Choice
+from refinebox.data.categories import COCO_NAMES
+from refinebox.detection.description import describe as describe
+from refinebox.detection.description import profile_from as profile_from
 from refinebox.detection.detector import Detector
+from refinebox.detection.entry import cached, input_of
 from refinebox.detection.given import Given
 from refinebox.detection.profile import Profile
-from refinebox.detection.published import DETECTORS, cached
-from refinebox.files import checkpoint
+from refinebox.detection.published import DETECTORS
+from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
+from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
 
 RESULTS = "results:"
 BARE = "bare_backbone"  # the family of those that find nothing
 
 
-def load_detector(name: str, weights: str | Path | None = None, features: str | None = None) -> Detector:
+def load_detector(
+    name: str, weights: str | Path | None = None, features: str | None = None, *, ema: bool | None = None
+) -> Detector:
     """A frozen detector.
 
     Args:
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
-            folder that transformers wrote; ``package.module:function`` for a function that returns a
-            :class:`Detector` and is called with ``weights`` where they are given; or ``results:FILE`` for the boxes of
-            a COCO results file.
-        weights: the checkpoint, in the authors', detrex's or transformers' layout (a file, an index of shards or a
-            folder); by default the published one, which is downloaded once.
+            folder that transformers wrote; the name of such a folder on the Hugging Face hub, ``organisation/name``; a
+            library's model, as ``torchvision:fcos_resnet50_fpn``; ``package.module:function`` for a function that
+            returns a :class:`Detector` and is called with ``weights`` where they are given; or ``results:FILE`` for the
+            boxes of a COCO results file.
+        weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
+            shards or a folder); by default the published one, which is downloaded once.
         features: what gives the feature maps for boxes of a file: a detector's name as above, ``torchvision:NAME`` or
             ``timm:NAME`` for a backbone; ``weights`` are then its own.
+        ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
@@ -42,13 +50,20 @@ def load_detector(name: str, weights: str | Path | None = None, features: str | 
         ConnectionError: the weights could not be downloaded.
     """
     if name.startswith(RESULTS):
-        return load_given(features, weights, Path(name.removeprefix(RESULTS)))
+        return load_given(features, weights, Path(name.removeprefix(RESULTS)), ema=ema)
     if features is not None:
         raise ValueError(f"{name} has features of its own; leave out {features}, or name results:FILE with it")
+    source, _, model = name.partition(":")
+    if source in LIBRARIES:
+        return from_library(source, model, weights, ema=ema)
     if is_custom(name):
         return custom(name, weights)
     path = weights_path(name, weights)
-    state, metadata = checkpoint.read(path)
+    if path.is_dir() and name not in DETECTORS and not native(checkpoint.read_config(path)):
+        adapter = importlib.import_module("refinebox.adapters.transformers")
+        detector: Detector = adapter.load(path, name if is_hub_id(name) else path.name)
+        return detector
+    state, metadata = checkpoint.read(path, ema)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
     if metadata:
@@ -59,20 +74,25 @@ def load_detector(name: str, weights: str | Path | None = None, features: str | 
     config = checkpoint.read_config(path) if layout == "transformers" else {}
     if entry is None and not config:
         raise ValueError(f"{path} does not say which detector it is; name one and pass the file with --weights")
-    family = entry.family if entry else layouts.family_of(state)
-    profile = Profile(
-        name if entry else path.name,
-        family,
-        input=InputFormat(rounding=layout),
-        layout=layout,
-        settings=entry.settings if entry else {},
-    )
+    if entry is None:
+        profile = Profile(path.name, layouts.family_of(state), input=input_of(layout), layout=layout)
+    else:
+        profile = entry.profile(name, layout)
+    if layout.startswith("mmdet"):
+        profile = with_meta(checkpoint.read_meta(path), profile)
     if config:
-        profile = importlib.import_module("refinebox.adapters.layouts.transformers_config").read(config, profile)
+        reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
+        profile = reader.read(config, profile, checkpoint.read_preprocessor(path))
     return build(state, profile, str(path))
 
 
-def load_given(features: str | None, weights: str | Path | None = None, results: Path | None = None) -> Given:
+def load_given(
+    features: str | None,
+    weights: str | Path | None = None,
+    results: Path | None = None,
+    *,
+    ema: bool | None = None,
+) -> Given:
     """A detector that takes the boxes of a results file; arguments and errors as for :func:`load_detector`."""
     if features is None:
         raise ValueError(
@@ -81,11 +101,11 @@ def load_given(features: str | None, weights: str | Path | None = None, results:
         )
     if results is not None and not results.is_file():
         raise FileNotFoundError(f"no results file at {results}; check the path")
-    source = load_features(features, weights)
+    source = load_features(features, weights, ema=ema)
     return Given(source, describe(source), results)
 
 
-def load_features(name: str, weights: str | Path | None = None) -> Detector:
+def load_features(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
     """A frozen detector of which only features are wanted; a backbone alone does.
 
     Raises:
@@ -94,10 +114,20 @@ def load_features(name: str, weights: str | Path | None = None) -> Detector:
     library, _, model = name.partition(":")
     bare = importlib.import_module(f"refinebox.adapters.{BARE}")
     if not bare.is_backbone(library, model):
-        return load_detector(name, weights)
-    state = None if weights is None else checkpoint.read(Path(weights))[0]
+        return load_detector(name, weights, ema=ema)
+    state = None if weights is None else checkpoint.read(Path(weights), ema)[0]
     backbone: Detector = bare.build(state, bare.profile(library, model))
     return backbone
+
+
+def with_meta(meta: Mapping[str, Any], profile: Profile) -> Profile:
+    """``profile`` with what a checkpoint of mmdetection says of itself; COCO's categories get COCO's ids."""
+    layout = importlib.import_module("refinebox.adapters.layouts.mmdet_meta")
+    profile = layout.read(meta, profile)
+    names = layout.names_in(meta)
+    if names == tuple(COCO_NAMES.values()):
+        return replace(profile, category_ids=tuple(COCO_NAMES), category_names=COCO_NAMES)
+    return replace(profile, category_ids=tuple(range(len(names))), category_names=dict(enumerate(names)))
 
 
 def weights_path(name: str, weights: str | Path | None = None) -> Path:
@@ -109,13 +139,16 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
         ConnectionError: the weights could not be downloaded.
     """
     entry = DETECTORS.get(name)
-    if entry is None and not name.endswith(".safetensors") and not Path(name).is_dir():
+    if entry is None and not is_hub_id(name) and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
-            f"unknown detector {name!r}; known: {', '.join(DETECTORS)}, the path of a .safetensors file or of a "
-            "transformers folder, or package.module:function"
+            f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
+            "or of a transformers folder, organisation/name of the Hugging Face hub, "
+            f"{':NAME, '.join(LIBRARIES)}:NAME, or package.module:function"
         )
     if weights is not None:
         return Path(weights)
+    if is_hub_id(name):
+        return hub.folder(name)
     if entry is None:
         return Path(name)
     if entry.bundled:
@@ -131,10 +164,26 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
     )
 
 
+def nearest(name: str) -> str:
+    """The known name that a mistyped one may have meant, as a question; nothing where none is near."""
+    near = get_close_matches(name, DETECTORS, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def weights_file(name: str, weights: str | Path | None = None) -> Path | None:
+    """:func:`weights_path` where there is one: code of one's own and libraries keep their weights where they like."""
+    if is_custom(name):
+        return None
+    if name.partition(":")[0] in LIBRARIES:
+        return None if weights is None else Path(weights)
+    return weights_path(name, weights)
+
+
 def is_custom(name: str) -> bool:
-    """Whether a name is ``package.module:function`` rather than one of the table or a path."""
+    """Whether a name is ``package.module:function`` rather than one of the table, of a library or a path."""
     module, colon, function = name.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    written = function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    return bool(colon) and written and module not in LIBRARIES
 
 
 def custom(name: str, weights: str | Path | None = None) -> Detector:
@@ -169,61 +218,15 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
     Raises:
         ValueError: the tensors belong to another family, or to none.
     """
-    layouts = importlib.import_module("refinebox.adapters.layouts.recognise")
-    family = BARE if profile.family == BARE else layouts.family_of(state)  # a backbone's tensors tell little
+    if profile.family in (*LIBRARIES, "transformers", BARE):
+        detector: Detector = importlib.import_module(f"refinebox.adapters.{profile.family}").build(state, profile)
+        return detector
+    family = importlib.import_module("refinebox.adapters.layouts.recognise").family_of(state)
     if family is None:
         raise ValueError(f"{where} is no DETR-like checkpoint; its first tensors are {', '.join(list(state)[:3])}")
     if family != profile.family:
         raise ValueError(
             f"{where} is a {family} checkpoint, but {profile.name} is {profile.family}; name a detector of that family"
         )
-    adapter = importlib.import_module(f"refinebox.adapters.{family}")
-    detector: Detector = adapter.build(state, profile)
+    detector = importlib.import_module(f"refinebox.adapters.{family}").build(state, profile)
     return detector
-
-
-def describe(detector: Detector) -> dict[str, Any]:
-    """What a file must say beside a detector's tensors so that it can be built again."""
-    profile = detector.profile
-    return {
-        "name": profile.name,
-        "family": profile.family,
-        "layout": profile.layout,
-        "classification": profile.classification,
-        "categories": [{"id": i, "name": detector.category_names.get(i)} for i in detector.category_ids],
-        "input": asdict(profile.input),
-        "choice": profile.choice and asdict(profile.choice),
-        "settings": dict(profile.settings),
-    }
-
-
-def profile_from(description: Mapping[str, Any], where: str) -> Profile:
-    """The inverse of :func:`describe`; ``where`` names the file in messages.
-
-    Raises:
-        ValueError: something is missing from the description.
-    """
-    try:
-        categories = description["categories"]
-        return Profile(
-            name=description["name"],
-            family=description["family"],
-            layout=description.get("layout", "authors"),  # files of version 0.1.0 know no other
-            classification=description["classification"],
-            category_ids=tuple(category["id"] for category in categories),
-            category_names={category["id"]: category["name"] for category in categories if category["name"]},
-            input=input_format(description),
-            choice=Choice(**description["choice"]) if description.get("choice") else None,
-            settings=description["settings"],
-        )
-    except KeyError as error:
-        raise ValueError(f"{where} does not say the {error} of its detector; write the file again") from error
-
-
-def input_format(description: Mapping[str, Any]) -> InputFormat:
-    """The input format of a :func:`describe`; files of version 0.1.0 know two sides and a layout alone."""
-    if "input" not in description:
-        sides = description["short_side"], description["long_side"]
-        return InputFormat("shortest", *sides, rounding=description.get("layout", "authors"))
-    fields = dict(description["input"])
-    return InputFormat(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

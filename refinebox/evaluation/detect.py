@@ -1,6 +1,7 @@
 """A detector over a data set: result rows and AP, before and after refinement, from one forward pass."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from refinebox.evaluation.evaluator import Metrics, coco_ap
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.rows import Rows, to_rows
 from refinebox.progress import track
+from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
@@ -56,7 +58,7 @@ def detect(
     others: Mapping[str, Refiner] | None = None,
     unreadable: list[str] | None = None,
 ) -> dict[str, Rows]:
-    """COCO result rows of every image: ``before`` and, for a :class:`RefinedDetector`, ``after``.
+    """COCO result rows of every image by the names of :func:`stages`.
 
     Args:
         detector, data, link: what is detected where.
@@ -83,7 +85,7 @@ def detect(
         if not batch.image_ids:
             continue
         for name, output in stages(detector, batch, others).items():
-            detections = detector.postprocess(detector.scores(output.logits), output.boxes, batch.original_sizes)
+            detections = detector.postprocess(detector.scores_of(output), output.boxes, batch.original_sizes)
             found[-1][name] = to_rows(detections, batch.image_ids, link)
     missed = distributed.gathered(missed)
     if len(missed) == len(data.images):
@@ -109,9 +111,14 @@ def evaluate(
 
 
 def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | None = None) -> dict[str, DetectorOutput]:
-    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add."""
+    """The outputs of one forward pass: ``before`` and, for a refined detector, ``after`` and what ``others`` add.
+
+    Where the refiner's boxes are cut at the borders of the image, the detector's own are so under ``clipped``: what
+    that alone is worth is no gain of the refiner's.
+    """
     if isinstance(detector, RefinedDetector):
         before, after = detector.before_and_after(batch.images, batch.sizes, batch.proposals)
         more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
-        return {"before": before, "after": after, **more}
+        free = {"clipped": replace(before, boxes=clipped(before.boxes))} if detector.clips else {}
+        return {"before": before, **free, "after": after, **more}
     return {"before": detector(batch.images, batch.sizes, batch.proposals)}

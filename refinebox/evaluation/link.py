@@ -31,7 +31,7 @@ class Link:
         """
         if not detector.category_ids:
             detector.name_categories([{"id": number, "name": name} for number, name in data.categories.items()])
-        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by)
+        matched = match_categories(data.categories, detector.category_ids, detector.category_names, by, data.used)
         column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
         return cls(
             data_ids={detector_id: data_id for data_id, detector_id in matched.items()},

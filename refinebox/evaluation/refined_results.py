@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,13 @@ from numpy.typing import NDArray
 
 from refinebox import distributed
 from refinebox.boxes import to_pixels
-from refinebox.data import results_file
-from refinebox.data.annotations import CocoData
+from refinebox.data import frames, results_file
+from refinebox.data.annotations import CocoData, labelled_size
+from refinebox.data.images import read_header
 from refinebox.data.proposals import RowsByImage
+from refinebox.data.references import Counting, reference, told
 from refinebox.data.results_file import Rows
+from refinebox.data.tally import Tally
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.detect import evaluation_batches
 from refinebox.evaluation.link import Link
@@ -20,6 +24,7 @@ from refinebox.refinement.refined_detector import RefinedDetector
 
 DECIMALS = 3  # of a pixel
 SCORE_DECIMALS = 6
+LOOKED_AT = 300  # images, to tell what boxes are
 
 
 @dataclass(frozen=True)
@@ -31,21 +36,47 @@ class Refined:
     unreadable: list[str]
 
 
-def matched(entries: Sequence[Mapping[str, Any]], data: CocoData, where: str) -> Rows:
+def matched(entries: list[Any], data: CocoData, where: str, categories: Counting, tally: Tally) -> Rows:
     """``[N, 7]`` the rows of a whole results file, each in an image of ``data``.
 
     Raises:
-        ValueError: some are in others.
+        ValueError: some are in others or of another category, or their boxes look like something else than x, y, width
+            and height in pixels.
     """
-    images = results_file.image_ids(entries, data)
-    lost = [results_file.named(entry) for entry, image in zip(entries, images, strict=True) if image is None]
+    known = set(map(id, results_file.within(entries, data)))
+    lost = [told(reference(entry)) for entry in entries if id(entry) not in known]
     if lost:
         raise ValueError(
             f"{where}: {len(lost):,} of {len(entries):,} detections are in images that {data.folder} does not have, "
             f"such as {lost[0]}; expected file names beside image_id or as image_id, or pass --annotations FILE, which "
             "says which file each id is"
         )
-    return results_file.rows(entries, [image for image in images if image is not None])
+    try:
+        rows = results_file.rows(entries, data, categories, tally)
+        _check_boxes(rows, data)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return rows
+
+
+def _check_boxes(rows: Rows, data: CocoData) -> None:
+    """Raises ValueError where boxes fit their images better as something else than x, y, width and height in pixels."""
+    some = set(np.unique(rows[:, 0]).astype(np.int64)[:LOOKED_AT].tolist())
+    sizes = {entry["id"]: _size(entry, data.folder) for entry in data.images if entry["id"] in some}
+    seen = rows[[sizes.get(image) is not None for image in rows[:, 0].astype(np.int64).tolist()]]
+    of_rows = [sizes[image] for image in seen[:, 0].astype(np.int64).tolist()]
+    try:
+        frames.chosen(seen[:, 1:5], np.array(of_rows, dtype=np.float64).reshape(-1, 2), None)
+    except ValueError as error:
+        sentence = str(error).partition("; pass --boxes")[0]
+        raise ValueError(f"{sentence}; write x, y, width and height in pixels of the image files") from error
+
+
+def _size(entry: dict[str, Any], folder: Path) -> tuple[int, int] | None:
+    try:
+        return labelled_size(entry) or read_header(folder / entry["file_name"]).upright
+    except (OSError, ValueError):
+        return None
 
 
 def refine_results(
@@ -119,7 +150,7 @@ def _changes(
     before, after = model.before_and_after(batch.images, batch.sizes, batch.proposals)
     moves = to_pixels(after.boxes, batch.original_sizes) - to_pixels(before.boxes, batch.original_sizes)  # [B, Q, 4]
     moves[..., 2:] -= moves[..., :2].clone()
-    rescored = model.scores(after.logits) - model.scores(before.logits)  # [B, Q, K]
+    rescored = model.scores_of(after) - model.scores_of(before)  # [B, Q, K]
     changes = []
     for index, image_id in enumerate(batch.image_ids):
         places = proposals.places(image_id)

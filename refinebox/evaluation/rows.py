@@ -63,12 +63,13 @@ def to_rows(detections: Sequence[Detections], image_ids: Sequence[int], link: Li
     return np.concatenate(rows)
 
 
-def to_results(rows: Rows) -> list[dict[str, Any]]:
-    """COCO's results format, as every COCO tool reads it."""
+def to_results(rows: Rows, data: CocoData | None = None) -> list[dict[str, Any]]:
+    """COCO's results format, as every COCO tool reads it, with the ids that the annotation file of ``data`` has."""
+    images, categories = (data.original_images, data.original_categories) if data else ({}, {})
     return [
         {
-            "image_id": int(row[0]),
-            "category_id": int(row[6]),
+            "image_id": images.get(int(row[0]), int(row[0])),
+            "category_id": categories.get(int(row[6]), int(row[6])),
             "bbox": [round(x, 3) for x in row[1:5]],
             "score": round(row[5], 6),
         }

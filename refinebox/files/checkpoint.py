@@ -1,55 +1,57 @@
 """Files of tensors: our safetensors, written whole or not at all, and foreign ``.pth``, read without running code."""
 
-import argparse
 import glob
 import hashlib
 import json
 import os
-import pickle
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from refinebox.files import pickled, unwrap
 from refinebox.files.download import sha256_of
-
-NUMPY_SCALAR = np.float64(0).__reduce__()[0]  # numpy's own constructor, whose module moved in version 2
-# what training checkpoints of the DETR family hold beside tensors; none of it can carry code
-HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    (NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    *(type(np.dtype(name)) for name in ("float16", "float32", "float64", "int32", "int64", "bool")),
-]
+from refinebox.progress import tell
 
 METADATA_KEY = "refinebox"  # our JSON inside a safetensors file's string-to-string metadata
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint, on the CPU, and refinebox's metadata (empty for a file that others wrote).
 
-    The format is told from the content: safetensors, or a pickle whose tensors stand at the top or under ``model``.
-    ``path`` may also be an index of shards, or a folder that transformers wrote.
+    The format is told from the content: safetensors, or a pickle, whose tensors are taken out of what training
+    programs wrap them in. ``path`` may also be an index of shards, or a folder that transformers wrote.
+
+    Args:
+        path: the file or folder.
+        ema: of two sets of weights, whether to take the moving average; by default yes, and it is told.
 
     Raises:
         FileNotFoundError: there is no such file, or a shard is missing.
-        ValueError: the file is damaged, holds no tensors, or is a pickle that could run code; the message says which.
+        ValueError: the file is damaged, holds no tensors or not those that ``ema`` asks for, or is a pickle that could
+            run code; the message says which.
     """
     if path.is_dir():
-        path = _weights_in(path)
+        folder, path = path, weights_in(path)
+        if path.parent != folder:
+            tell(f"{folder}: took {path.parent.name}")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; check the path")
     if path.name.endswith(".index.json"):
         return _read_shards(path), {}
-    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (_read_pickle(path), {})
+    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (pickled.load(path), {})
+    if not metadata:  # of another program
+        try:
+            tensors, taken = unwrap.model_in(tensors, ema)
+        except ValueError as error:
+            raise ValueError(f"{path} {error}") from error
+        if taken:
+            tell(f"{path}: took {taken}")
     if not tensors:
         raise ValueError(f"{path} holds no tensors; expected a checkpoint")
     return tensors, metadata
@@ -63,18 +65,34 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return _metadata(file)
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a checkpoint of mmdetection holds beside its tensors; empty for others."""
+    if not path.is_file() or _is_safetensors(path):
+        return {}
+    content = pickled.load(path)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """``config.json`` and ``preprocessor_config.json`` beside a checkpoint or in its folder, in one; may be empty.
 
     Raises:
         ValueError: a file is not JSON; the message names it.
     """
+    return read_preprocessor(path) | _read_beside(path, "config.json")
+
+
+def read_preprocessor(path: Path) -> dict[str, Any]:
+    """``preprocessor_config.json`` alone, as :func:`read_config` finds it."""
+    return _read_beside(path, "preprocessor_config.json")
+
+
+def _read_beside(path: Path, name: str) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
-    config: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "config.json"):
-        if (folder / name).is_file():
-            config |= _read_json(folder / name)
-    return config
+    if path.is_dir() and not (folder / name).is_file():
+        folder = _step_in(path) or path
+    return _read_json(folder / name) if (folder / name).is_file() else {}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -129,7 +147,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; of a folder's checkpoint; of the shards' hashes where it is in shards."""
-    path = _weights_in(path) if path.is_dir() else path
+    path = weights_in(path) if path.is_dir() else path
     if path.name.endswith(".index.json"):
         return hashlib.sha256("".join(map(file_sha256, _shards_in(path))).encode()).hexdigest()
     return sha256_of(path)
@@ -152,13 +170,40 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
 
 
-def _weights_in(folder: Path) -> Path:
-    """The checkpoint in a folder that transformers wrote."""
+def weights_in(folder: Path) -> Path:
+    """The checkpoint in a folder that transformers wrote; of a training's, that of its best or else its last step.
+
+    Raises:
+        FileNotFoundError: there is none; the message says what was expected, and what is there.
+    """
     names = [f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")]
     for name in names:
         if (folder / name).is_file():
             return folder / name
+    step = _step_in(folder)
+    if step is not None:
+        return weights_in(step)
     raise FileNotFoundError(f"{folder} holds no checkpoint; expected one of {', '.join(names)}")
+
+
+def _step_in(folder: Path) -> Path | None:
+    """The folder of a training's best step, or else of its last; None where there are none."""
+    steps = {path: int(path.name.partition("-")[2]) for path in folder.glob("checkpoint-*") if _is_step(path)}
+    if not steps:
+        return None
+    last = max(steps, key=lambda path: steps[path])
+    best = Path(str(_best_of(last))).name
+    return next((path for path in steps if path.name == best), last)
+
+
+def _is_step(path: Path) -> bool:
+    return path.is_dir() and path.name.partition("-")[2].isdecimal()
+
+
+def _best_of(step: Path) -> Any:
+    """The folder of the best step, as the training wrote it down; None where it did not."""
+    state = step / "trainer_state.json"
+    return _read_json(state).get("best_model_checkpoint") if state.is_file() else None
 
 
 def _shards_in(index: Path) -> list[Path]:
@@ -203,27 +248,3 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _metadata(file: Any) -> dict[str, Any]:
     return dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        # an open file, because torch guesses the format of a path from its suffix
-        with torch.serialization.safe_globals(HARMLESS), path.open("rb") as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can fail in any way
-        forbidden = sorted(set(re.findall(r"(?:GLOBAL|allow:) ([\w.]+)", str(error))))
-        if isinstance(error, pickle.UnpicklingError) and forbidden:
-            raise ValueError(
-                f"{path} was not opened: it holds {', '.join(forbidden)}, which could run code; "
-                "only checkpoints of plain tensors are read"
-            ) from error
-        reason = f"{type(error).__name__}: {str(error).partition('. ')[0]}".splitlines()[0]
-        raise ValueError(
-            f"{path} is damaged, incomplete or no checkpoint ({reason}); copy or download it again"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f"{path} holds no tensors by name, neither at the top nor under 'model'; expected a state dict"
-        )
-    return dict(state)

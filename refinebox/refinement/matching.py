@@ -41,7 +41,7 @@ def match(scores: Tensor, boxes: Tensor, targets: Sequence[Target], classificati
         scores: ``[B, Q, K]`` probabilities.
         boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
         targets: the objects of each image, in the same frame.
-        classification: sigmoid detectors weigh a focal class cost with 2, others the probability with 1.
+        classification: softmax detectors weigh the probability with 1, others a focal class cost with 2.
 
     Raises:
         FloatingPointError: a score or box is not finite.
@@ -49,7 +49,7 @@ def match(scores: Tensor, boxes: Tensor, targets: Sequence[Target], classificati
     object_boxes = pad_sequence([target.boxes for target in targets], batch_first=True)  # [B, N, 4]
     columns = pad_sequence([target.columns for target in targets], batch_first=True)  # [B, N]
     chosen = scores.gather(2, columns[:, None].expand(-1, scores.shape[1], -1))  # [B, Q, N]
-    class_cost = 2 * focal_cost(chosen) if classification == "sigmoid" else -chosen
+    class_cost = -chosen if classification == "softmax" else 2 * focal_cost(chosen)
     cost = (
         class_cost + BOX_WEIGHT * torch.cdist(boxes, object_boxes, p=1) + GIOU_WEIGHT * giou_cost(boxes, object_boxes)
     )

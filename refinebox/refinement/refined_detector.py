@@ -1,6 +1,7 @@
 """A frozen detector and its refiner as one detector."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,17 @@ from refinebox.data.input_format import InputFormat
 from refinebox.data.proposals import Found, Proposals
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections, DetectorOutput
+from refinebox.refinement.move import clipped
+from refinebox.refinement.quality import OTHERS, gather_evidence
 from refinebox.refinement.refiner import Refiner
 
 
 class RefinedDetector(Detector):
     """A frozen detector followed by a refiner; itself a detector.
 
-    Only the queries with the best scores are refined (100 by default, as published); scores never change.
+    Only the queries with the best scores are refined (100 by default, as published). Scores change only where the
+    refiner judges the quality of its boxes. Boxes that were moved relative to their own sides are cut at the borders of
+    the image in the end, with all others.
 
     Raises:
         ValueError: the refiner was built for other feature maps, or the detector is refined already.
@@ -31,9 +36,14 @@ class RefinedDetector(Detector):
             raise ValueError(f"{detector.profile.name} is upgraded already; start from the detector it was made from")
         check_fit(detector, refiner)
         self.detector, self.refiner, self.top = detector, refiner, top
-        self.strides, self.channels = detector.strides, detector.channels
+        self.strides, self.channels, self.candidates = detector.strides, detector.channels, detector.candidates
         self.category_ids, self.category_names = detector.category_ids, detector.category_names
         self.train(False)
+
+    @property
+    def clips(self) -> bool:
+        """Whether boxes are cut at the borders of the image in the end."""
+        return self.refiner.architecture.moves == "relative"
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         return self.before_and_after(images, sizes)[1]
@@ -81,10 +91,27 @@ class RefinedDetector(Detector):
     @torch.no_grad()
     def refined(self, output: DetectorOutput, sizes: Tensor, refiner: Refiner | None = None) -> DetectorOutput:
         """``output`` with the boxes of the best queries refined, by its own refiner or another."""
-        best = self.scores(output.logits).amax(-1)  # [B, Q]
-        top = best.topk(min(self.top, best.shape[1])).indices[..., None].expand(-1, -1, 4)  # [B, N, 4]
-        refined = (refiner or self.refiner)(output.features, output.boxes.gather(1, top), sizes)[-1]
-        return DetectorOutput(output.features, output.boxes.scatter(1, top, refined), output.logits)
+        refiner = refiner or self.refiner
+        scores = self.scores(output.logits)  # [B, Q, K]
+        top = scores.amax(-1).topk(min(self.top, scores.shape[1])).indices  # [B, N]
+        places = top[..., None].expand(-1, -1, 4)  # [B, N, 4]
+        stages, seen = looked(refiner, output.features, output.boxes.gather(1, places), sizes)
+        boxes = output.boxes.scatter(1, places, stages[-1])
+        if self.clips:
+            boxes = clipped(boxes)
+        if refiner.quality is None:
+            return replace(output, boxes=boxes)
+        columns = top[..., None].expand(-1, -1, scores.shape[-1])  # [B, N, K]
+        chosen = scores.gather(1, columns)
+        rescored = refiner.quality.rescored(chosen, gather_evidence(chosen, stages, seen, sizes))
+        return replace(output, boxes=boxes, rescored=(OTHERS * scores).scatter(1, columns, rescored))
+
+
+def looked(refiner: Refiner, features: Sequence[Tensor], boxes: Tensor, sizes: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The boxes ``[B, N, 4]`` before and after each step, and ``[B, N, 64]`` what the head saw of them last."""
+    image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
+    steps, seen = refiner.refine_and_look(features, boxes.flatten(0, 1), image, sizes)
+    return [boxes, *(step.view_as(boxes) for step in steps)], seen.view(*boxes.shape[:2], seen.shape[-1])
 
 
 def check_fit(detector: Detector, refiner: Refiner) -> None:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from refinebox.detection.tensors import load_tensors
 from refinebox.files import checkpoint
+from refinebox.refinement.architecture import from_metadata
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
 
 
@@ -31,7 +33,7 @@ def load_refiner_and_history(path: Path) -> tuple[Refiner, dict[str, Any]]:
 
 
 def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str) -> Refiner:
-    """The refiner with the tensors of ``state``; strides and steps are as published where ``metadata`` is silent."""
+    """The refiner with the tensors of ``state``; what ``metadata`` does not say is as published."""
     laterals = sorted(key for key in state if key.startswith("channel_mapper.fpn_lateral") and key.endswith("weight"))
     if not laterals:
         raise ValueError(
@@ -40,7 +42,12 @@ def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str
         )
     channels = [state[key].shape[1] for key in laterals]
     refiner = Refiner(
-        channels, metadata.get("strides", [4 * 2**level for level in range(len(channels))]), metadata.get("steps", 3)
+        channels,
+        metadata.get("strides", [4 * 2**level for level in range(len(channels))]),
+        metadata.get("steps", 3),
+        from_metadata(metadata, where),
     )
+    if "quality.of_column.weight" in state:
+        refiner.quality = Quality(refiner.steps, len(state["quality.of_column.weight"]))
     load_tensors(refiner, state, where)
     return refiner

@@ -1,5 +1,6 @@
 """Turn a checkpoint into an upgraded one: detector and refiner in one file, which :func:`load` runs."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, refiner_file
 from refinebox.detection.tensors import load_tensors
+from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
@@ -20,23 +22,35 @@ KIND = "upgraded detector"
 
 
 def apply(
-    detector: Detector, detector_file: Path | None, refiner_file: Path, output: Path, *, force: bool = False
+    detector: Detector,
+    detector_file: Path | None,
+    refiner_file: Path | None,
+    output: Path,
+    *,
+    voting: bool = False,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Writes the upgraded detector to ``output`` and returns the metadata that the file carries.
 
     Args:
         detector: the frozen detector,
         detector_file: and the file or folder it was read from; None for one that a function built.
-        refiner_file: a refiner that ``refinebox train`` wrote, or a published one.
+        refiner_file: a refiner that ``refinebox train`` wrote, or a published one; None for ``voting`` alone.
         output: the safetensors file to write.
+        voting: let the candidates that suppression drops move what it keeps, which needs no training.
         force: upgrade although the refiner belongs to other weights, or made validation AP worse.
 
     Raises:
-        ValueError: the refiner does not fit, and ``force`` is not given where it could help.
+        ValueError: the refiner does not fit, and ``force`` is not given where it could help; or there is nothing to
+            apply, or no suppression in which to vote.
         IsADirectoryError: ``output`` is a folder.
     """
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder; name the .safetensors file to write")
+    if voting:
+        let_vote(detector)
+    if refiner_file is None:
+        return apply_voting(detector, detector_file, output, voting=voting)
     refiner, history = load_refiner_and_history(refiner_file)
     model = RefinedDetector(detector, refiner)
     if not force:
@@ -50,20 +64,57 @@ def apply(
         "refiner": {
             "strides": refiner.strides,
             "steps": refiner.steps,
+            "architecture": asdict(refiner.architecture),
             "top": model.top,
             "settings": history.get("settings"),
         },
         "sources": {
-            "detector": source(detector_file) if detector_file else {"file": None, "sha256": detector.weights_sha256()},
+            "detector": detector_source(detector, detector_file),
             "refiner": source(refiner_file),
         },
         "before": history.get("before"),
+        "clipped": history.get("clipped"),
         "after": history.get("after"),
+        "choice": history.get("choice"),
     }
     tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
     tensors |= {f"refiner.{name}": tensor for name, tensor in refiner.state_dict().items()}
     checkpoint.write(output, tensors, metadata)
     return metadata
+
+
+def let_vote(detector: Detector) -> None:
+    """Has the detector's final choice vote.
+
+    Raises ValueError where nothing is suppressed, so that no candidates are left over.
+    """
+    final = detector.profile.final
+    if final.rule != "suppression":
+        raise ValueError(
+            f"{detector.profile.name} drops no candidates, so none can vote; leave out --voting, which is for "
+            "detectors that end in suppression"
+        )
+    detector.profile = replace(detector.profile, choice=replace(final, voting=LEAST_OVERLAP))
+
+
+def apply_voting(detector: Detector, detector_file: Path | None, output: Path, *, voting: bool) -> dict[str, Any]:
+    """Writes the detector as it is, with the choice that it has by now."""
+    if not voting:
+        raise ValueError("there is nothing to apply; name a --refiner, or pass --voting")
+    metadata = {
+        "kind": "detector",
+        "detector": describe(detector),
+        "sources": {"detector": detector_source(detector, detector_file)},
+        "before": None,
+        "after": None,
+    }
+    checkpoint.write(output, detector.tensors(), metadata)
+    return metadata
+
+
+def detector_source(detector: Detector, path: Path | None) -> dict[str, str | None]:
+    """Where the frozen detector came from."""
+    return source(path) if path else {"file": None, "sha256": detector.weights_sha256()}
 
 
 def source(path: Path) -> dict[str, str | None]:
@@ -97,10 +148,18 @@ def check_history(history: dict[str, Any], detector: Detector, refiner_file: Pat
             f"{refiner_file} was trained on other weights ({history['detector']}, sha256 {trained_on[:12]}) than these "
             f"({detector.profile.name}, sha256 {detector.weights_sha256()[:12]}); train one on these, or pass --force"
         )
-    before, after = ((history.get(stage) or {}).get("AP") for stage in ("before", "after"))
+    free = history.get("clipped") or history.get("before")  # what the detector has without the refiner
+    before, after = ((stage or {}).get("AP") for stage in (free, history.get("after")))
     if before is not None and after is not None and after < before:
         raise ValueError(
             f"{refiner_file} made validation AP worse ({before:.1f} → {after:.1f}); "
+            "train it longer or on more images, or pass --force"
+        )
+    choice = history.get("choice")
+    if choice is not None and not choice["refine"]:
+        raise ValueError(
+            f"{refiner_file} is not worth applying: on {choice['images']} held-out training images AP changes by "
+            f"{choice['boxes']['mean']:+.1f} (95 %: {choice['boxes']['low']:+.1f} to {choice['boxes']['high']:+.1f}); "
             "train it longer or on more images, or pass --force"
         )
 
@@ -125,26 +184,24 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
         )
     profile = profile_from(metadata.get("detector", {}), str(path))
     if metadata["kind"] == "detector":
-        return build(tensors, profile, str(path))
+        return restored(tensors, profile, builder, str(path))
     parts: dict[str, dict[str, Tensor]] = {"detector": {}, "refiner": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     refiner = build_refiner(parts["refiner"], metadata["refiner"], str(path))
-    detector = restore(parts["detector"], profile, builder, str(path))
+    detector = restored(parts["detector"], profile, builder, str(path))
     return RefinedDetector(detector, refiner, metadata["refiner"]["top"])
 
 
-def restore(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
-    """The detector of ``profile`` with the tensors of the file ``where``; errors are those of :func:`load`."""
+def restored(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
+    """The detector with the tensors of a file, by its adapter or by the user's own function."""
     if profile.family == given.FAMILY:
         described = profile.settings["features"]
-        source = restore(tensors, profile_from(described, where), builder, where)
+        source = restored(tensors, profile_from(described, where), builder, where)
         source.reformat(profile.input)
         return given.Given(source, described, category_ids=profile.category_ids, category_names=profile.category_names)
-    if is_custom(profile.family):
-        return rebuild(tensors, profile, builder, where)
-    return build(tensors, profile, where)
+    return rebuild(tensors, profile, builder, where) if is_custom(profile.family) else build(tensors, profile, where)
 
 
 def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
@@ -158,10 +215,13 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
     names = {name.removeprefix("network."): name for name in detector.state_dict()}
     load_tensors(detector, {names.get(name, name): tensor for name, tensor in tensors.items()}, where)
     detector.reformat(profile.input)
+    detector.profile = replace(detector.profile, choice=profile.choice)
     return detector
 
 
-def open_model(name: str | None, weights: Path | None = None, features: str | None = None) -> Detector:
+def open_model(
+    name: str | None, weights: Path | None = None, ema: bool | None = None, features: str | None = None
+) -> Detector:
     """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one.
 
     With ``features`` instead of a name it is one that takes its boxes from a results file.
@@ -175,11 +235,11 @@ def open_model(name: str | None, weights: Path | None = None, features: str | No
             "detector, torchvision:resnet50, or timm:NAME"
         )
     if name is None:
-        return load_given(features, weights)
+        return load_given(features, weights, ema=ema)
     if features is not None:
         raise ValueError(f"{name} has features of its own; leave out --features {features}, or the detector")
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:
         return load(weights, name)
-    return load_detector(name, weights)
+    return load_detector(name, weights, ema=ema)

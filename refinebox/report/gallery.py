@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision.ops import box_convert
 
 from refinebox.analysis.gains import Gain, Placement
-from refinebox.data.annotations import CocoData
-from refinebox.data.images import read_image
+from refinebox.data.annotations import CocoData, labelled_picture
 from refinebox.evaluation.overlaps import Objects
 from refinebox.evaluation.rows import Bools, Floats, Ints
 from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Layer, picture
@@ -23,28 +22,44 @@ CAPTIONS = 3  # objects whose names are written, those that changed most
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture, as the address of an ``<img>``, of an image and its gain; ``source`` is None without the file."""
+    """A picture, as the address of an ``<img>``, of an image and its gain; ``source`` is None without the file.
+
+    ``seen`` says in words what the picture shows.
+    """
 
     gain: Gain
     name: str
     source: str | None
+    seen: str = ""
 
 
 def draw(data: CocoData, objects: Objects, before: Placement, after: Placement, gains: Sequence[Gain]) -> list[Drawn]:
     """One picture for each of ``gains``: objects thin, their detections before dashed and after solid."""
-    files = {entry["id"]: entry["file_name"] for entry in data.images}
+    entries = {entry["id"]: entry for entry in data.images}
     drawn = []
     for gain in gains:
         try:
-            image = read_image(data.folder / files[gain.image_id])
+            image = labelled_picture(data, entries[gain.image_id])
         except (OSError, ValueError):
-            drawn.append(Drawn(gain, files[gain.image_id], None))
+            drawn.append(Drawn(gain, entries[gain.image_id]["file_name"], None))
             continue
         here = np.flatnonzero((objects.image == gain.image_id) & ~objects.crowd)
-        canvas = picture(image, layers(data, objects, before, after, here))
+        drawings = layers(data, objects, before, after, here)
+        canvas = picture(image, drawings)
         canvas.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        drawn.append(Drawn(gain, files[gain.image_id], as_address(canvas)))
+        name = entries[gain.image_id]["file_name"]
+        drawn.append(Drawn(gain, name, as_address(canvas), seen(name, gain, drawings)))
     return drawn
+
+
+def seen(name: str, gain: Gain, drawings: Sequence[Layer]) -> str:
+    """What a picture shows, for those who do not see it."""
+    there, moved, after = drawings
+    changed = f"; IoU of {', '.join(after.captions)}" if after.captions else ""
+    return (
+        f"{name} with {len(there.boxes)} objects and {len(after.boxes)} detections of them, of which "
+        f"{len(moved.boxes)} moved; the mean IoU changes by {gain.value:+.2f}{changed}"
+    )
 
 
 def layers(data: CocoData, objects: Objects, before: Placement, after: Placement, here: Ints) -> list[Layer]:

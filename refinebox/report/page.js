@@ -9,3 +9,20 @@ for (const button of document.querySelectorAll("th button")) {
     body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
   });
 }
+// a tap, or the enter key, shows a picture as large as the screen, and small again
+for (const picture of document.querySelectorAll("figure img")) {
+  const turn = () => picture.classList.toggle("large");
+  picture.addEventListener("click", turn);
+  picture.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      turn();
+    }
+  });
+}
+// tables that are wider than the screen say so
+const hint = () => {
+  for (const one of document.querySelectorAll(".scroll")) one.classList.toggle("cut", one.scrollWidth > one.clientWidth);
+};
+addEventListener("resize", hint);
+hint();

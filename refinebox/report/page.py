@@ -14,9 +14,11 @@ from refinebox.evaluation.evaluator import Metrics
 from refinebox.evaluation.overlaps import Objects
 from refinebox.report import charts, gallery, tables
 from refinebox.report.gallery import Drawn
+from refinebox.report.headline import headline
 
 PICTURES = 20  # that gain, and as many that lose
 CATEGORIES = 15  # in the chart; the table has all of them
+RARE = 20  # objects of a category, with fewer of which its AP is a matter of chance
 EDGES = [index / 20 for index in range(2, 21)]  # of the histogram of IoU
 TEXT = ("meaning", "file and SHA-256")  # columns of words
 LINES = ("none", "class", "box", "both")
@@ -28,15 +30,17 @@ def page(analysis: Analysis) -> str:
     before, after = (place(rows, objects) for rows in analysis.rows)
     sections = [
         f"<h1>Where {escape(analysis.found.name)} loses AP</h1>",
-        f'<p class="soft">{escape(analysis.data.summary())}</p>',
+        f'<p class="headline">{escape(headline(analysis))}</p>',
+        _soft(analysis.data.summary(), *analysis.remarks),
         _tiles(analysis),
         _section(
             "What perfect predictions would be worth", _swap_table(analysis), _soft(*analysis.found.rules, tables.NOTE)
         ),
         _charts(analysis, before, after),
         _section("TIDE’s errors", _error_table(analysis)),
-        _class_section(analysis),
+        _class_chart(analysis),
         *_picture_sections(analysis, objects, before, after),
+        _class_table(analysis),
         _section("What was read", _inputs(analysis)),
     ]
     style, script = ((files("refinebox.report") / name).read_text() for name in ("page.css", "page.js"))
@@ -86,8 +90,20 @@ def _tiles(analysis: Analysis) -> str:
     if not analysis.found.before:  # else the swaps start from refined boxes
         tiles[f"AP with perfect boxes where IoU ≥ {analysis.min_iou:.2f}"] = ap["box_from_iou"]
     tiles["AP with perfect classes"] = ap["class"]
-    shown = "".join(f'<div class="tile"><b>{value}</b>{escape(name)}</div>' for name, value in tiles.items())
+    baseline = next(iter(tiles.values()))
+    shown = "".join(
+        f'<div class="tile"><b>{value}</b>{_gain(value, baseline)}{escape(name)}</div>' for name, value in tiles.items()
+    )
     return f'<div class="tiles">{shown}</div>{_soft(*tables.comparison_lines(analysis))}'
+
+
+def _gain(value: str, baseline: str) -> str:
+    """How much more a tile shows than the first, where both are AP."""
+    try:
+        gain = float(value) - float(baseline)
+    except ValueError:  # a share, or nothing
+        return ""
+    return f'<small class="{"up" if gain > 0 else "down"}">{gain:+.1f}</small> ' if gain else ""
 
 
 def _swap_table(analysis: Analysis) -> str:
@@ -150,35 +166,49 @@ def _error_table(analysis: Analysis) -> str:
     return _table(["", "how many", "cost", "meaning"], rows) + _soft(note)
 
 
-def _class_section(analysis: Analysis) -> str:
+def _found_categories(analysis: Analysis) -> list[dict[str, Any]]:
+    """The categories that have objects, each with its ``change`` of AP by refinement, or else by perfect boxes."""
     rows = [row for row in tables.per_class(analysis) if row["swaps"]["none"]["AP"] is not None]
-    shown = [swap for swap in analysis.swaps if swap.name in (*LINES, "box_from_iou")]
-
-    def change(row: Mapping[str, Any]) -> float:
+    for row in rows:
+        old, new = row["swaps"]["none"]["AP"], row["swaps"]["box"]["AP"]
         if analysis.comparison:
-            old, new = (
-                found.per_category[row["id"]]["AP"] for found in (analysis.comparison.before, analysis.comparison.after)
-            )
-            return (new or 0.0) - (old or 0.0)
-        return float(row["swaps"]["box"]["AP"] - row["swaps"]["none"]["AP"])
+            both = analysis.comparison.before, analysis.comparison.after
+            old, new = (found.per_category.get(row["id"], {}).get("AP") for found in both)
+        row["change"] = (new or 0.0) - (old or 0.0)
+    return rows
 
-    ranked = sorted(((row["name"], change(row)) for row in rows), key=lambda item: -item[1])
+
+def _what_changed(analysis: Analysis) -> str:
+    return "refinement" if analysis.comparison else "perfect boxes"
+
+
+def _class_chart(analysis: Analysis) -> str:
+    named = [(f"{row['name']} ({row['objects']:,}{_rare(row)})", row["change"]) for row in _found_categories(analysis)]
+    ranked = sorted(named, key=lambda item: -item[1])
     if len(ranked) > CATEGORIES:
         ranked = ranked[: CATEGORIES - 5] + ranked[-5:]
-    what = "refinement" if analysis.comparison else "perfect boxes"
+    label = f"AP gained by {_what_changed(analysis)}"
+    note = _soft(f"Behind each name: its objects. Rare: fewer than {RARE}, of which AP says little.")
+    return _section(label, charts.bars(ranked, label=label) + note if ranked else "")
+
+
+def _rare(row: Mapping[str, Any]) -> str:
+    return ", rare" if row["objects"] < RARE else ""
+
+
+def _class_table(analysis: Analysis) -> str:
+    shown = [swap for swap in analysis.swaps if swap.name in (*LINES, "box_from_iou")]
     cells = [
         [
-            f"<td>{escape(row['name'])}</td>",
+            f"<td>{escape(row['name'])}{' <small>rare</small>' if _rare(row) else ''}</td>",
             f'<td data-value="{row["objects"]}">{row["objects"]:,}</td>',
             *(_number(row["swaps"][swap.name]["AP"]) for swap in shown),
-            _number(change(row)),
+            _number(row["change"]),
         ]
-        for row in rows
+        for row in _found_categories(analysis)
     ]
-    head = ["category", "objects", *(swap.title for swap in shown), f"gain of {what}"]
-    label = f"AP gained by {what}"
-    chart = charts.bars(ranked, label=label) if ranked else ""
-    return _section(label, chart) + _section("AP of every category", _table(head, cells, sortable=True))
+    head = ["category", "objects", *(swap.title for swap in shown), f"gain of {_what_changed(analysis)}"]
+    return _section("AP of every category", _table(head, cells, sortable=True))
 
 
 def _picture_sections(analysis: Analysis, objects: Objects, before: Placement, after: Placement) -> list[str]:
@@ -197,11 +227,14 @@ def _picture_sections(analysis: Analysis, objects: Objects, before: Placement, a
 
 def _pictures(title: str, solid: str, drawn: Sequence[Drawn]) -> str:
     missing = [item.name for item in drawn if item.source is None]
-    note = f"Thin: objects; dashed: detections; solid: {solid}. Below: change of the mean IoU of the objects."
+    note = (
+        f"Thin: objects; dashed: detections; solid: {solid}. Below: change of the mean IoU of the objects. "
+        "A tap enlarges."
+    )
     if missing:
         note += f" {len(missing)} of {len(drawn)} image files are not there, such as {missing[0]}; pass --images."
     figures = "".join(
-        f'<figure><img src="{item.source}" alt="{escape(item.name)}">'
+        f'<figure><img src="{item.source}" alt="{escape(item.seen)}" tabindex="0" role="button">'
         f"<figcaption>{_caption(item.gain)} · {escape(item.name)}</figcaption></figure>"
         for item in drawn
         if item.source

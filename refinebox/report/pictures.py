@@ -89,8 +89,12 @@ def _caption(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
 ) -> None:
     left, top, right, bottom = brush.textbbox((0, 0), text, font=font)
-    x, y = max(0.0, box[0]), max(0.0, box[1] - (bottom - top) - 4)
-    brush.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=colour)
+    width, height = right - left + 4, bottom - top + 4
+    across, down = brush.im.size  # of the picture, in which the whole caption stays if it can
+    x, y = (
+        max(0.0, min(place, limit)) for place, limit in ((box[0], across - width), (box[1] - height, down - height))
+    )
+    brush.rectangle((x, y, x + width, y + height), fill=colour)
     brush.text((x + 2 - left, y + 2 - top), text, fill=(0, 0, 0), font=font)
 
 

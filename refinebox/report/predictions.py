@@ -1,7 +1,11 @@
 """Image files through a detector: COCO results, and a picture of each."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from PIL import Image
 from refinebox import distributed
 from refinebox.boxes import to_pixels
 from refinebox.data.batches import Batch
+from refinebox.data.image_files import SUFFIXES
 from refinebox.data.images import read_image
 from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
@@ -21,27 +26,34 @@ from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.report.pictures import detection_layers, montage, picture
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-
 
 @dataclass(frozen=True)
 class Predicted:
-    """The results file, one picture for each image, and why the images that are missing could not be read.
+    """What was predicted.
 
-    ``without`` counts images of which somebody else should have said what is in them, and did not.
+    Attributes:
+        results: the file.
+        pictures: one for each image.
+        skipped: why the images that are missing could not be read.
+        passed: what else the folders hold, in words; empty where there is nothing.
+        without: how many images have no boxes, where somebody else should have said what is in them.
     """
 
     results: Path
     pictures: list[Path]
     skipped: list[str]
+    passed: str = ""
     without: int = 0
 
 
-def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3) -> Predicted:
+def predict(
+    detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3, recursive: bool = False
+) -> Predicted:
     """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
 
     Results are in COCO's format, with the image's place in the list as its id and its path beside it. Pictures show
-    detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined.
+    detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined. Images are
+    turned as EXIF says. With ``recursive``, folders in folders count too.
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no images.
@@ -50,14 +62,13 @@ def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, thresho
     """
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the results")
-    paths = find_images(inputs)
+    paths = find_images(inputs, recursive=recursive)
     names: list[Path] = []
     for path in paths:
         names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
     given = detector.proposals_in(paths)
-    items = list(enumerate(zip(paths, names, given, strict=True), start=1))[
-        distributed.rank() :: distributed.processes()
-    ]
+    items = list(enumerate(zip(paths, names, given, strict=True), start=1))
+    items = items[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
             predict_image(detector, image_id, path, name, threshold, boxes)
@@ -68,8 +79,9 @@ def predict(detector: Detector, inputs: Sequence[Path], output: Path, *, thresho
     if len(skipped) == len(paths):
         raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
     checkpoint.write_json(output / "results.json", [row for item in found for row in item.rows])
+    pictures = [item.picture for item in found if not item.skipped]
     without = sum(boxes is not None and not len(boxes.boxes) for boxes in given)
-    return Predicted(output / "results.json", [item.picture for item in found if not item.skipped], skipped, without)
+    return Predicted(output / "results.json", pictures, skipped, passed_over(inputs, recursive=recursive), without)
 
 
 @dataclass(frozen=True)
@@ -105,14 +117,14 @@ def detect_image(detector: Detector, image: Image.Image, given: Found | None = N
     batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], [], proposals=proposals).to(device)
     found = stages(detector, batch)
     last = found.get("after", found["before"])
-    [chosen] = detector.select(detector.scores(last.logits), last.boxes, batch.original_sizes)
+    [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
     if "after" not in found:
         return {"before": chosen}
     unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]
     return {"before": replace(chosen, boxes=unmoved), "after": chosen}
 
 
-def find_images(inputs: Sequence[Path]) -> list[Path]:
+def find_images(inputs: Sequence[Path], *, recursive: bool = False) -> list[Path]:
     """The given files and the image files in the given folders, sorted within each folder."""
     if not inputs:
         raise ValueError("no images named; expected image files or folders of images")
@@ -120,11 +132,48 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     for item in inputs:
         if not item.exists():
             raise FileNotFoundError(f"no file or folder at {item}; check the path")
-        found = sorted(path for path in item.iterdir() if path.suffix.lower() in SUFFIXES) if item.is_dir() else [item]
+        found = sorted(path for path in inside(item, recursive) if is_image(path)) if item.is_dir() else [item]
         if not found:
-            raise FileNotFoundError(f"{item} holds no images; expected files that end in {', '.join(sorted(SUFFIXES))}")
+            others = passed_over([item], recursive=recursive)
+            raise FileNotFoundError(
+                f"{item} holds no images; expected files that end in {', '.join(sorted(readable()))}"
+                f"{'; there are ' + others if others else ''}"
+            )
         paths += found
     return paths
+
+
+def inside(folder: Path, recursive: bool) -> Iterator[Path]:
+    """What lies in a folder, and in the folders in it; hidden files are left alone."""
+    paths = folder.rglob("*") if recursive else folder.iterdir()
+    return (path for path in paths if not path.name.startswith("."))
+
+
+def passed_over(inputs: Sequence[Path], *, recursive: bool = False) -> str:
+    """What the given folders hold beside images, counted by ending."""
+    others = [path for item in inputs if item.is_dir() for path in inside(item, recursive) if not is_image(path)]
+    counts = Counter(path.suffix.lower() or "without an ending" for path in others if path.is_file())
+    words = [f"{count} {suffix}" for suffix, count in sorted(counts.items())]
+    folders = 0 if recursive else sum(path.is_dir() for path in others)
+    if folders:
+        words.append(f"{folders} folder{'s' if folders > 1 else ''} (--recursive goes into them)")
+    if any(suffix in (".heic", ".heif") for suffix in counts):
+        words.append("HEIC is read where pillow-heif is installed")
+    return ", ".join(words)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file ends as an image does that can be read here."""
+    return path.suffix.lower() in readable() and path.is_file()
+
+
+@cache
+def readable() -> frozenset[str]:
+    """The endings of images that Pillow reads with what is installed."""
+    with suppress(ImportError):
+        import_module("pillow_heif").register_heif_opener()
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix in SUFFIXES if known.get(suffix) in Image.OPEN)
 
 
 def result_rows(detections: Detections) -> list[dict[str, Any]]:

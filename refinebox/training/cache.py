@@ -75,10 +75,13 @@ class Cache(Dataset[Piece]):
         folder: of the records of any number of detectors.
         limit: bytes that the files in ``folder`` may take; beyond it boxes are still kept, but no more cells.
         detector, dataset: what is trained on what.
+        enlargement: how far around its boxes the refiner looks, as :class:`Architecture` says.
     """
 
-    def __init__(self, folder: Path, limit: float, detector: Detector, dataset: CocoDataset) -> None:
-        self.dataset, self.strides = dataset, detector.strides
+    def __init__(
+        self, folder: Path, limit: float, detector: Detector, dataset: CocoDataset, enlargement: float = 1.0
+    ) -> None:
+        self.dataset, self.strides, self.enlargement = dataset, detector.strides, enlargement
         depends = {
             "form": FORM,
             "detector": detector.weights_sha256(),
@@ -86,7 +89,7 @@ class Cache(Dataset[Piece]):
             "precision": detector.precision,
             "augmentation": dataset.augmentation,
             "seed": dataset.seed,
-        }
+        } | ({"enlargement": enlargement} if enlargement != 1 else {})  # as version 0.1.0 had it
         self.folder = folder / _digest(depends)[:16]
         remove_leftovers(folder)
         taken = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -155,7 +158,10 @@ class Cache(Dataset[Piece]):
         """The records of all images, of which those that were missing have been written."""
         padded, device = batch.images.shape[-2:], batch.images.device
         return [
-            self._written(path, recorded(seen, index, len(batch.targets[index].boxes), padded, self.strides))
+            self._written(
+                path,
+                recorded(seen, index, len(batch.targets[index].boxes), padded, self.strides, self.enlargement),
+            )
             if record is None
             else record.to(device)
             for index, (path, record) in enumerate(zip(piece.paths, piece.records, strict=True))
@@ -184,6 +190,7 @@ class Cache(Dataset[Piece]):
             path.stat().st_size if path.exists() else None,
             self.dataset.boxes[index].tolist(),
             self.dataset.columns[index].tolist(),
+            *self.dataset.unlike_stored(index),
         ]
         if self.dataset.proposals is not None:
             found = self.dataset.proposals[self.dataset.images[index]["id"]]

@@ -17,6 +17,7 @@ from refinebox.refinement.refiner import Refiner
 from refinebox.training.observation import Observation
 from refinebox.training.settings import Settings
 
+FAR = "far_matches"  # share of the objects whose prediction is too far away to be learned from
 Observe = Callable[[Any], Observation]  # of a batch, or of what a cache knows of one
 
 
@@ -32,7 +33,8 @@ class Learner:
     def start(cls, detector: Detector, settings: Settings) -> Self:
         """A new one, as the seed makes it, on the detector's device."""
         torch.manual_seed(settings.seed)
-        refiner = Refiner(detector.channels, detector.strides, settings.steps).to(next(detector.parameters()).device)
+        refiner = Refiner(detector.channels, detector.strides, settings.steps, settings.architecture)
+        refiner.to(next(detector.parameters()).device)
         average = AveragedModel(refiner, multi_avg_fn=partial(move_average, settings.average))
         return cls(refiner, average, build_optimizer(refiner, settings))
 
@@ -45,7 +47,7 @@ class Learner:
             FloatingPointError: the loss is not finite; the refiner is left as it was.
             ConnectionError: another process has ended.
         """
-        parameters, names = list(self.refiner.parameters()), loss_names(settings.steps)
+        parameters, names = list(self.refiner.parameters()), [*loss_names(settings.steps), FAR]
         batches = [batch for batch in batches if batch.image_ids]
         counts = [sum(len(batch.image_ids) for batch in batches), sum(batch.objects for batch in batches)]
         images, objects = distributed.totals(counts, parameters[0].device)
@@ -53,11 +55,12 @@ class Learner:
             return dict.fromkeys(["loss", *names], 0.0)
         key = f"{settings.seed} {epoch}"
         self.optimizer.zero_grad()
-        sums = torch.zeros(2 * settings.steps, device=parameters[0].device)
+        sums = torch.zeros(len(names), device=parameters[0].device)
         for batch in batches:
             try:
                 observed = observe(batch)
-                losses = observed_losses(self.refiner, observed, settings.jitter, objects or 1, key)
+                near = observed.near(settings.least_overlap)
+                losses = observed_losses(self.refiner, observed, settings.jitter, objects or 1, key, near)
                 parts = torch.stack(list(losses.values()))
                 if not parts.isfinite().all():
                     raise FloatingPointError(
@@ -66,13 +69,13 @@ class Learner:
             except FloatingPointError as error:
                 raise FloatingPointError(f"images {', '.join(map(str, batch.image_ids))}: {error}") from error
             parts.sum().backward()  # type: ignore[no-untyped-call]
-            sums += parts.detach()
+            sums += torch.cat([parts.detach(), (~near).sum()[None] / (objects or 1)])
         distributed.total_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         self.optimizer.step()
         self.average.update_parameters(self.refiner)
         totals = distributed.total(sums).tolist()
-        return {"loss": sum(totals)} | dict(zip(names, totals, strict=True))
+        return {"loss": sum(totals[:-1])} | dict(zip(names, totals, strict=True))
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +99,12 @@ class Learner:
 
 
 def observed_losses(
-    refiner: Refiner, observed: Observation, jitter: int = 0, objects: int | None = None, key: str = ""
+    refiner: Refiner,
+    observed: Observation,
+    jitter: int = 0,
+    objects: int | None = None,
+    key: str = "",
+    near: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The losses of every step over matched and jittered boxes.
 
@@ -105,13 +113,18 @@ def observed_losses(
         jitter: copies of every object.
         objects: what the sums are divided by; the matched ones by default.
         key: decides the jitter, together with the images' ids.
+        near: ``[M]`` bool, which of the predicted boxes are learned from; all by default.
     """
     counts = observed.image.bincount(minlength=len(observed.image_ids)).tolist()
     drawn = noise(observed.image_ids, counts, jitter, key).to(observed.wanted)  # [J, M, 4]
     boxes = torch.cat([observed.boxes, jittered(observed.wanted, drawn).flatten(0, 1)])  # [M * (1 + J), 4]
-    steps = refiner.refine(observed.features, boxes, observed.image.repeat(1 + jitter), observed.sizes)
+    image, wanted = observed.image.repeat(1 + jitter), observed.wanted.repeat(1 + jitter, 1)
+    if near is not None:
+        kept = torch.cat([near, near.new_ones(len(boxes) - len(near))])
+        boxes, image, wanted = boxes[kept], image[kept], wanted[kept]
+    steps = refiner.refine(observed.features, boxes, image, observed.sizes)
     count = max(1, len(observed.boxes)) if objects is None else objects
-    return refinement_losses(steps, observed.wanted.repeat(1 + jitter, 1), count * (1 + jitter))
+    return refinement_losses(steps, wanted, count * (1 + jitter), refiner.architecture.moves)
 
 
 def build_optimizer(refiner: Refiner, settings: Settings) -> torch.optim.Optimizer:

@@ -55,7 +55,8 @@ class Lessons:
         self.dataset.strict = strict
         if not len(self.dataset):
             raise ValueError(f"none of the {len(training.images)} training images has an object; check the annotations")
-        self.cache = None if cache is None else Cache(cache, cache_limit, detector, self.dataset)
+        enlargement = settings.architecture.enlargement
+        self.cache = None if cache is None else Cache(cache, cache_limit, detector, self.dataset, enlargement)
 
     def __len__(self) -> int:
         """Images."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from refinebox.boxes import paired_iou
 from refinebox.data.batches import Batch
 from refinebox.detection.detector import Detector
 from refinebox.refinement.matching import match
@@ -28,6 +29,10 @@ class Observation:
     image: Tensor
     sizes: Tensor
     image_ids: list[int]
+
+    def near(self, least_overlap: float) -> Tensor:
+        """``[M]`` bool: the predicted boxes whose IoU with their object is at least so much."""
+        return paired_iou(self.boxes, self.wanted) >= least_overlap
 
 
 def observe(detector: Detector, batch: Batch) -> Observation:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from refinebox.boxes import to_pixels
-from refinebox.refinement.refiner import levels
+from refinebox.refinement.pooling import levels
 from refinebox.training.observation import Observation
 
 DRIFT = 0.5  # of its sides that a box may move, grow or shrink by while it is refined
@@ -52,17 +52,26 @@ class Record:
         return replace(self, kept=(), values=())
 
 
-def recorded(seen: Observation, index: int, objects: int, padded: Sequence[int], strides: Sequence[int]) -> Record:
+def recorded(
+    seen: Observation,
+    index: int,
+    objects: int,
+    padded: Sequence[int],
+    strides: Sequence[int],
+    enlargement: float = 1.0,
+) -> Record:
     """The record of image ``index`` of a batch that was ``padded`` to (height, width) pixels.
 
-    It has no cells where the maps are not of ``padded`` size over stride: they could not be laid out for other batches.
+    It serves refiners that pool from boxes with sides up to ``enlargement`` times their own. It has no cells where the
+    maps are not of ``padded`` size over stride: they could not be laid out for other batches.
     """
     own = seen.image == index
     record = Record(seen.boxes[own], seen.wanted[own], seen.sizes[index], objects)
     sizes = map_sizes(padded, strides)
     if [tuple(feature.shape[-2:]) for feature in seen.features] != sizes:
         return record
-    kept = readable(to_pixels(torch.cat([record.boxes, record.wanted]), record.size), sizes, strides)
+    pixels = to_pixels(torch.cat([record.boxes, record.wanted]), record.size)
+    kept = readable(pixels, sizes, strides, enlargement)
     values = [
         feature[index].permute(1, 2, 0)[cells].clamp(-LARGEST, LARGEST).half()
         for feature, cells in zip(seen.features, kept, strict=True)
@@ -70,15 +79,18 @@ def recorded(seen: Observation, index: int, objects: int, padded: Sequence[int],
     return replace(record, kept=tuple(kept), values=tuple(values))
 
 
-def readable(pixels: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int]) -> list[Tensor]:
+def readable(
+    pixels: Tensor, sizes: Sequence[tuple[int, int]], strides: Sequence[int], enlargement: float = 1.0
+) -> list[Tensor]:
     """``[H_l, W_l]`` bool for each map: the cells that the refiner may read for boxes ``[N, 4]`` (xyxy, pixels).
 
-    A box is pooled from the level of its size, into which all coarser levels are merged.
+    A box is pooled from the level of its size, into which all coarser levels are merged. Around a box that has drifted
+    by so much, the refiner still sees as far as ``enlargement`` says.
     """
     outwards = pixels.new_tensor([-1, -1, 1, 1])
     sides = (pixels[:, 2:] - pixels[:, :2]).repeat(1, 2)  # [N, 4]
     finest = levels(pixels - outwards * DRIFT / 2 * sides, strides)  # of the box at its smallest
-    area = pixels + outwards * DRIFT * sides
+    area = pixels + outwards * (DRIFT + (enlargement - 1) / 2) * sides
     kept = []
     for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
         x0, y0, x1, y1 = (area / stride + outwards * MARGIN)[finest <= level].unbind(1)

@@ -1,6 +1,6 @@
 """Two batches of everything, to find out in a minute what would otherwise stop a training in its second hour."""
 
-import resource
+import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -13,6 +13,8 @@ import torch
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
+from refinebox.evaluation.doubts import named_otherwise
+from refinebox.evaluation.link import Link
 from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.settings import Settings
 from refinebox.training.train import train
@@ -55,7 +57,9 @@ def rehearse(
     images = " and ".join(
         f"{len(data.images)} {name}" for name, data in zip(("training", "validation"), few, strict=True)
     )
-    return f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}; all went well"
+    strange = named_otherwise(detector, training, Link.between(detector, training, categories))
+    took = f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}"
+    return f"{took}; {strange or 'all went well'}"
 
 
 def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:
@@ -70,4 +74,9 @@ def memory(detector: Detector) -> str:
     device = next(detector.parameters()).device
     if device.type == "cuda":
         return f"at most {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on the GPU"
-    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"  # Linux counts in KiB
+    if sys.platform == "win32":  # which does not tell
+        return "memory unknown"
+    import resource
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts in bytes, Linux in KiB
+    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GiB"

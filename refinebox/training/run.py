@@ -18,8 +18,9 @@ from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
+from refinebox.training.held_out import Choice
 from refinebox.training.learner import Learner
-from refinebox.training.settings import Settings
+from refinebox.training.settings import FIRST, NEW, Settings
 from refinebox.training.tensorboard import Board
 from refinebox.training.verdict import Report
 
@@ -72,7 +73,9 @@ class Progress:
                 "epoch": self.epoch,
                 "weights": "averaged" if weights == "averaged" else "last",
                 "before": metrics["before"],
+                "clipped": metrics.get("clipped"),
                 "after": metrics[weights],
+                "far_matches": means.get("far_matches", 0.0),
             }
         line = {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}
         if self.unreadable:
@@ -167,9 +170,21 @@ class Run:
             resume.save(self.state, learner.models, learner.optimizer, asdict(self.progress))
 
     def report(self) -> Report:
-        """How the training ended."""
-        best = self.progress.best or {}
-        return Report(self.best, best["before"], best["after"], best["weights"], self.progress.seconds)
+        """How the training ended, as the refiner's file says."""
+        best = checkpoint.read_metadata(self.best)
+        losses = [line["loss"] for line in read_lines(self.output / METRICS)]
+        return Report(
+            self.best,
+            best["before"],
+            best["after"],
+            best["weights"],
+            self.progress.seconds,
+            best.get("clipped"),
+            Choice.read(best),
+            best.get("far_matches", 0.0),
+            self.configuration["training_boxes"],
+            max(losses, default=None),
+        )
 
     def seconds(self) -> float:
         """Wall time of all sittings together."""
@@ -191,8 +206,8 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
 
 def described_input(form: InputFormat) -> dict[str, Any]:
     """The input size; the whole format where two sides do not say it, as they did in version 0.1.0."""
-    sides = {"short_side": form.short_side, "long_side": form.long_side}
-    return sides if form == InputFormat(**sides, rounding=form.rounding) else {"input": asdict(form)}
+    plain = InputFormat(short_side=form.short_side, long_side=form.long_side, rounding=form.rounding)
+    return {"short_side": form.short_side, "long_side": form.long_side} if form == plain else {"input": asdict(form)}
 
 
 def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
@@ -213,6 +228,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         old = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
+    old = {name: asdict(FIRST)[name] for name in NEW} | old  # as version 0.1.0 had them without saying so
     changed = [
         f"{key} was {old.get(key)}, now {config.get(key)}"
         for key in {**old, **config}
@@ -244,7 +260,7 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 def sentence(line: Mapping[str, Any], epochs: int) -> str:
     """One epoch in one line for people."""
     weights = better_weights(line)
-    before, after = points(line["before"]), points(line[weights])
+    before, after = points(line.get("clipped") or line["before"]), points(line[weights])
     change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
     note = " with averaged weights" if weights == "averaged" else ""
     text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
@@ -262,6 +278,7 @@ def write_refiner(
         "kind": "refiner",
         "strides": refiner.strides,
         "steps": refiner.steps,
+        "architecture": asdict(refiner.architecture),
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
         **described_input(detector.profile.input),

@@ -9,6 +9,8 @@ import torch
 
 from refinebox.data.dataset import Augmentation
 from refinebox.detection.profile import Precision
+from refinebox.refinement import architecture
+from refinebox.refinement.architecture import SPATIAL, Architecture
 
 Schedule = Literal["step", "cosine"]
 
@@ -29,6 +31,11 @@ class Settings:
         jitter: copies of every object's box, moved and resized by up to 15 % of its sides, that are refined beside the
             matched boxes; 0 in the paper, more where training images are few.
         average: decay of the moving average of the weights, which is evaluated beside them; 0 for none.
+        least_overlap: IoU below which a predicted box is not learned from: what it was matched with is another thing.
+        held_out: share of the training images that the refiner does not learn from, and that decide whether it is worth
+            applying.
+        quality: train a head that judges the refined boxes and changes scores.
+        architecture: the parts of the refiner.
         steps: how often the refiner moves each box.
         accumulate: parts that a batch is cut into when memory is short; the gradient is that of the whole batch.
         augmentation: ``multiscale`` (DETR's flip, resize and crop), ``flip`` (every other epoch) or ``none``.
@@ -47,6 +54,10 @@ class Settings:
     clip_norm: float = 1.0
     jitter: int = 2
     average: float = 0.998
+    least_overlap: float = 0.3
+    held_out: float = 0.1
+    quality: bool = False
+    architecture: Architecture = SPATIAL
     steps: int = 3
     accumulate: int = 1
     augmentation: Augmentation = "multiscale"
@@ -67,8 +78,20 @@ class Settings:
         return epoch % self.variants if self.variants else epoch
 
 
-PUBLISHED = Settings(batch_size=16, learning_rate=1e-4, schedule="step", clip_norm=0.1, jitter=0, average=0.0)
-RECIPES = {"default": Settings(), "published": PUBLISHED}
+PUBLISHED = Settings(
+    batch_size=16,
+    learning_rate=1e-4,
+    schedule="step",
+    clip_norm=0.1,
+    jitter=0,
+    average=0.0,
+    least_overlap=0.0,
+    held_out=0.0,
+    architecture=architecture.PUBLISHED,
+)
+FIRST = Settings(least_overlap=0.0, held_out=0.0, architecture=architecture.PUBLISHED)  # default of version 0.1.0
+RECIPES = {"default": Settings(), "published": PUBLISHED, "0.1.0": FIRST}
+NEW = ("least_overlap", "held_out", "quality", "architecture")  # settings that 0.1.0 did not have
 VARIANTS = {"none": 1, "flip": 2, "multiscale": 4}  # that a cache keeps of each image, unless told otherwise
 
 

@@ -12,6 +12,7 @@ from refinebox.evaluation import detect
 from refinebox.evaluation.link import Link
 from refinebox.progress import tell
 from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.training.held_out import conclude, hold_out
 from refinebox.training.interruption import Interrupted, Interruption
 from refinebox.training.learner import Learner
 from refinebox.training.lessons import Lessons
@@ -38,7 +39,8 @@ def train(
     """Trains a refiner and writes ``best.safetensors``, ``last/``, ``metrics.jsonl`` and ``config.json`` to ``output``.
 
     On the CPU, a run that was interrupted and continued ends bit for bit as one that was not. Processes that torchrun
-    started share every batch; the first of them writes. Images that cannot be read are left out and counted.
+    started share every batch; the first of them writes. Images that cannot be read are left out and counted. A share
+    of the training images is not learned from: it decides whether the refiner is worth applying.
 
     Args:
         detector, training, validation, output, settings: what is trained on what, how, and where the results go.
@@ -62,8 +64,9 @@ def train(
     detector.precision = settings.precision
     if settings.compile:
         detector.compile(dynamic=True)
+    learned, held_out = hold_out(training, settings.held_out, settings.seed)
     lessons = Lessons(
-        detector, training, settings, categories, workers=workers, cache=cache, cache_limit=cache_limit, strict=strict
+        detector, learned, settings, categories, workers=workers, cache=cache, cache_limit=cache_limit, strict=strict
     )
     learner = Learner.start(detector, settings)
     model = RefinedDetector(detector, learner.refiner)
@@ -84,6 +87,9 @@ def train(
                     "repeat the command with --resume to continue",
                     interruption.signal,
                 )
+    if settings.quality or held_out is not None:
+        splits = learned, held_out, validation
+        conclude(run.best, detector, *splits, settings, categories, batch_size=part_size(settings), workers=workers)
     return run.report()
 
 

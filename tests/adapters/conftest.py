@@ -30,11 +30,7 @@ class Recording:
 @pytest.fixture(scope="session")
 def recording(shared: Path) -> Callable[[str], Recording]:
     """The reference of a family; its weights are rebuilt from their seed."""
-    spec = importlib.util.spec_from_file_location("synth", shared / "fixtures/detectors/synth.py")
-    assert spec is not None
-    assert spec.loader is not None
-    synth = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(synth)
+    synth = module(shared / "fixtures/detectors/synth.py")
 
     @cache
     def load(family: str) -> Recording:
@@ -43,3 +39,36 @@ def recording(shared: Path) -> Callable[[str], Recording]:
         return Recording(f"{family.replace('_', '-')}-r50", content, state)
 
     return load
+
+
+MMDET = {
+    "deformable_detr": "deformable-detr-r50",
+    "deformable_detr_refine": "deformable-detr-r50-refine",
+    "dino_4scale": "dino-r50-4scale",
+    "ddq_detr_4scale": "ddq-detr-r50-4scale",
+    "co_deformable_detr": "co-deformable-detr-r50",
+    "co_dino": "co-dino-r50",
+}
+
+
+@pytest.fixture(scope="session")
+def mmdet_recording(shared: Path) -> Callable[[str], Recording]:
+    """The reference of a deformable detector, in mmdetection's layout; its weights are rebuilt from their seed."""
+    synth = module(shared / "fixtures/mm/synth_mm.py")
+
+    @cache
+    def load(file: str) -> Recording:
+        content = torch.load(shared / f"fixtures/mm/{file}.pt", weights_only=True)
+        return Recording(MMDET[file], content, synth.state_dict(content))
+
+    return load
+
+
+def module(path: Path) -> Any:
+    """A module of the reference material."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded

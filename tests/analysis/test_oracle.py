@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from refinebox.analysis import oracle
 from refinebox.analysis.oracle import Predictions
+from refinebox.boxes import paired_iou
 from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.profile import Profile
 from refinebox.evaluation import detect
-from refinebox.evaluation.evaluator import METRICS
+from refinebox.evaluation.evaluator import METRICS, coco_ap
 from refinebox.evaluation.link import Link
 from refinebox.refinement.matching import Matches
 from refinebox.refinement.refined_detector import RefinedDetector
@@ -97,6 +98,23 @@ def test_wrong_boxes_of_wrong_classes_need_both(tmp_path: Path) -> None:
     assert max(found["none"], found["class"], found["box"]) < 90
 
 
+def test_a_perfect_ranking_puts_the_best_boxes_first(tmp_path: Path) -> None:
+    """A sure box of nothing in every class comes last, and a box that is a little off after those that fit."""
+    first, *others = OBJECTS.values()
+    off = [value + shift for value, shift in zip(first, OFF, strict=True)]
+    scores = torch.full((4, 3), 0.01)
+    scores[0], scores[1, 0], scores[2, 1], scores[3, 2] = 0.9, 0.8, 0.4, 0.3
+    validation = known_data(tmp_path)
+    detector = Known([[0.9, 0.9, 0.1, 0.1], off, *others], scores.tolist())
+    link = Link.between(detector, validation, "id")
+    rows = oracle.swapped_rows(detector, validation, link, swaps=("none", "box", "ranking"))
+    ap = {name: coco_ap(validation, found)["AP"] or 0.0 for name, found in rows.items()}
+    assert ap["none"] < ap["ranking"] < 100
+    assert rows["ranking"][2, 6] == 1  # after those of the other two, which fit
+    iou = paired_iou(torch.tensor(off), torch.tensor(first)).item()
+    assert rows["ranking"][:4, 5] == pytest.approx([1, 1, 1e-3 + 0.999 * iou, 9e-4], rel=1e-4)
+
+
 def test_swaps_of_an_untrained_detector_keep_their_order(detector: Detector, validation: CocoData) -> None:
     link = Link.between(detector, validation)
     metrics = oracle.analyse(detector, validation, link, batch_size=2)
@@ -131,7 +149,7 @@ def test_one_pass_over_a_refined_detector_also_gives_what_it_was_before(
     plain = oracle.swapped_rows(detector, validation, link)
     np.testing.assert_array_equal(rows["before_box"], plain["box"])
     assert list(plain) == ["none", "class", "box", "both"]
-    assert list(rows) == ["none", "class", "box", "both", "class_own_score", "before", "before_box"]
+    assert list(rows) == ["none", "class", "box", "both", "class_own_score", "ranking", "before", "before_box"]
 
 
 def test_crowds_are_not_matched(detector: Detector, validation: CocoData) -> None:

@@ -10,12 +10,12 @@ from random_boxes import draw_data, draw_rows
 from refinebox.analysis.swaps import Findings, Swapped, swaps
 from refinebox.data.annotations import CocoData
 from refinebox.evaluation.evaluator import coco_ap
-from refinebox.evaluation.overlaps import Objects
+from refinebox.evaluation.overlaps import Objects, Overlaps
 from refinebox.evaluation.rows import Rows
 
 NAMES = [
     *("none", "class", "box", "both"),
-    *("class_own_score", "box_from_iou", "no_duplicates", "no_background", "no_misses"),
+    *("class_own_score", "ranking", "box_from_iou", "no_duplicates", "no_background", "no_misses"),
 ]
 OBJECTS = (1, [0, 0, 20, 20]), (2, [50, 50, 20, 20]), (1, [150, 0, 20, 20])  # category id, xywh
 
@@ -57,6 +57,23 @@ def test_perfect_classes_are_sure_or_keep_their_score() -> None:
 
 def test_both_are_perfect_at_once() -> None:
     assert changed("both") == {0: [0, 0, 20, 20, 1, 1], 4: [50, 50, 20, 20, 1, 2]}
+
+
+def test_a_perfect_ranking_follows_the_overlaps() -> None:
+    """The best placed of several detections comes first, however sure the others were; nothing else changes."""
+    after = swapped("ranking").rows
+    np.testing.assert_array_equal(np.delete(after, 5, axis=1), np.delete(ROWS, 5, axis=1))
+    overlaps = Overlaps.between(ROWS, Objects.of(TRUTH))
+    best = {}
+    for detection, object_, iou, same in zip(
+        overlaps.detection, overlaps.object, overlaps.iou, overlaps.same, strict=True
+    ):
+        if same and iou > best.get(object_, (0, -1))[0]:
+            best[object_] = iou, detection
+    chosen = {detection: iou for iou, detection in best.values()}
+    for index, row in enumerate(after):
+        expected = 1e-3 + 0.999 * chosen[index] if index in chosen else 1e-3 * ROWS[index, 5]
+        assert row[5] == pytest.approx(expected)
 
 
 def test_scores_above_one_stay_the_highest() -> None:
@@ -104,7 +121,9 @@ def test_swaps_do_not_make_random_detections_worse(seed: int) -> None:
         objects = [entry for entry, stays in zip(truth.annotations, found.objects, strict=True) if stays]
         ap[name] = coco_ap(replace(truth, annotations=objects), found.rows)["AP"] or 0.0
     np.testing.assert_array_equal(rows, kept)
-    assert all(ap[name] > ap["none"] for name in ("box", "both", "box_from_iou", "no_background", "no_misses")), ap
+    assert all(
+        ap[name] > ap["none"] for name in ("box", "both", "ranking", "box_from_iou", "no_background", "no_misses")
+    ), ap
     assert ap["no_duplicates"] >= ap["none"] - 1e-9
     assert ap["class"] > ap["class_own_score"]
     assert ap["both"] >= max(ap.values()) - 1e-9

@@ -25,7 +25,8 @@ import refinebox
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import COCO_NAMES
 from refinebox.detection.detector import Detector
-from refinebox.detection.published import DETECTORS, cached
+from refinebox.detection.entry import cached
+from refinebox.detection.published import DETECTORS
 from refinebox.detection.published import refiner_file as refiner_file_of
 from refinebox.detection.zoo import describe, load_detector
 from refinebox.evaluation.evaluator import METRICS
@@ -35,6 +36,7 @@ from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
+from refinebox.training.verdict import Report
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +77,35 @@ def test_the_version_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict", "refine"]
+    "command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict", "refine", "info"]
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert command in done("--help")
     assert "Usage: " in done(command, "--help")
+
+
+def test_a_file_is_described(refiner_file: Path, upgraded: Path, detector_file: Path, tmp_path: Path) -> None:
+    lines = done("info", refiner_file).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        *("kind", "architecture", "reads", "parameters", "trained on", "validation AP")
+    ]
+    parts = "pyramid with output convolutions, head reads mean, area 1 x the box, logit moves; 3 steps"
+    assert lines[1] == f"architecture:  published: {parts}"
+    assert lines[-1] == "validation AP: 40.0 before, 41.2 after"
+    assert "detector:      tiny (dab_detr), 6 categories\n" in done("info", upgraded)
+    assert done("info", detector_file).splitlines()[0] == "kind:     detector"
+    line = the_line(run("info", tmp_path / "none.safetensors"))
+    assert line == f"refinebox: no checkpoint at {tmp_path / 'none.safetensors'}; check the path"
+
+
+def test_there_must_be_something_to_apply(detector_file: Path, tmp_path: Path) -> None:
+    arguments: Words = ["apply", "--detector", detector_file, "--output", tmp_path / "better.safetensors"]
+    assert the_line(run(*arguments)) == ("refinebox: there is nothing to apply; name a --refiner, or pass --voting")
+    assert the_line(run(*arguments, "--voting")) == (
+        "refinebox: tiny drops no candidates, so none can vote; leave out --voting, which is for detectors that "
+        "end in suppression"
+    )
+    assert not (tmp_path / "better.safetensors").exists()
 
 
 def test_the_analysis_prints_its_rules_and_writes_its_figures(
@@ -139,7 +165,7 @@ def quick(detector_file: Path, shapes_folder: Path, output: Path) -> Words:
     return [*source, "--epochs", "1", "--batch-size", "2"]
 
 
-def test_a_training_can_be_resumed_and_names_the_next_command(
+def test_a_training_can_be_resumed_and_says_what_to_think_of_it(
     detector_file: Path, shapes_folder: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "first run"
@@ -156,7 +182,9 @@ def test_a_training_can_be_resumed_and_names_the_next_command(
     ]
     assert [line.split(":")[0] for line in shown[:3]] == ["train", "val", "epoch 1/1"]
     assert shown[3].startswith("validation AP ")
-    assert "; next: refinebox apply --detector " in shown[3]
+    assert "the detector alone finds next to NOTHING here" in shown[3]
+    assert "32 objects are too few to learn from" in shown[3]
+    assert "next: " not in shown[3]
     assert len(shown) == 4
 
     old = content(output)
@@ -165,7 +193,14 @@ def test_a_training_can_be_resumed_and_names_the_next_command(
     assert content(output) == old
 
 
+@pytest.fixture
+def easily_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every training counts as a good one."""
+    monkeypatch.setattr(Report, "sound", property(lambda _: True))
+
+
 @pytest.mark.parametrize("name", ["run", "first run"])
+@pytest.mark.usefixtures("easily_content")
 def test_the_next_command_works(name: str, detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     shown = done(*quick(detector_file, shapes_folder, tmp_path / name))
     command = shlex.split(shown.split("; next: ")[1])
@@ -174,6 +209,7 @@ def test_the_next_command_works(name: str, detector_file: Path, shapes_folder: P
     assert isinstance(refinebox.load("better.safetensors"), RefinedDetector)
 
 
+@pytest.mark.usefixtures("easily_content")
 def test_the_next_command_names_the_weights(detector: Detector, shapes_folder: Path, tmp_path: Path) -> None:
     """Weights without metadata say nothing of their categories, so the data's ids become the columns."""
     torch.save({"model": detector.tensors()}, tmp_path / "dab.pth")
@@ -287,7 +323,8 @@ def places(
     )
     (tmp_path / "list.json").write_text("[1, 2]")
     validation = json.loads((shapes_folder / "annotations/instances_val.json").read_text())
-    validation["annotations"][0]["image_id"] = 77
+    for entry in validation["annotations"]:
+        entry["image_id"] = 77
     (tmp_path / "stray.json").write_text(json.dumps(validation))
     (tmp_path / "file").write_text("kept")
     for name in ("folder", "used"):
@@ -360,7 +397,7 @@ BAD = {
     "no JSON": ("eval {detector} --annotations {file} --images {images}", r"file is not JSON \(.*\); expected COCO"),
     "annotations without images": (
         "oracle-analysis --detector {detector} --annotations {stray} --images {images}",
-        r"stray\.json: annotations without images, image ids 77 \(1 in all\) are not listed",
+        r"stray\.json: none of \d+ annotations can be used: annotations without images, image ids 77 \(1 in all\)",
     ),
     "train into a file": (
         "train --detector {detector} --data {data} --output {file}",
@@ -592,6 +629,7 @@ def test_a_real_process_prints_the_same_line(tmp_path: Path) -> None:
     assert completed.stderr == f"refinebox: no checkpoint at {tmp_path / 'none.safetensors'}; check the path\n"
 
 
+@pytest.mark.usefixtures("easily_content")
 def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     custom: str, shapes_folder: Path, tmp_path: Path
 ) -> None:
@@ -601,7 +639,7 @@ def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     done(*command[1:], "--force")
     weights: Words = ["--weights", "better.safetensors"]
     done("eval", custom, *weights, "--data", shapes_folder, "--json", tmp_path / "figures.json")
-    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "after"]
+    assert list(json.loads((tmp_path / "figures.json").read_text())) == ["before", "clipped", "after"]
     assert done("predict", custom, shapes_folder / "val", *weights).startswith("4 images: ")
     assert done("predict", custom, shapes_folder / "val").startswith("4 images: ")
     line = the_line(run("eval", "better.safetensors", "--data", shapes_folder))
@@ -658,3 +696,59 @@ def test_published_weights_and_their_published_refiner_need_no_training(
     assert "the published refiner fits only the published weights" in the_line(run(*arguments, *own))
     done(*arguments, *own, "--force")
     assert "no refiner is published for dn-detr-r50" in the_line(run(*arguments, "dn-detr-r50"))
+
+
+def test_the_options_of_a_training_stand_in_groups() -> None:
+    shown = done("train", "--help")
+    places = [shown.index(f"─ {title} ─") for title in ("Detector", "Data", "Output", "Recipe", "Speed and memory")]
+    assert len(set(places)) == 5
+
+
+def test_validation_images_can_be_kept_out_of_the_training_images(
+    detector_file: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    images: Words = ["--annotations", shapes_folder / "annotations/instances_train.json"]
+    images += ["--images", shapes_folder / "train"]
+    quick_run: Words = ["train", "--detector", detector_file, *images, "--epochs", "1", "--batch-size", "2"]
+    line = the_line_after(run(*quick_run, "--output", tmp_path / "none"))
+    assert line.endswith("; or keep some training images for it: --val-fraction 0.1")
+    shown = done(*quick_run, "--val-fraction", "0.34", "--output", tmp_path / "run").splitlines()
+    assert re.match(r"val: 2 images, \d+ boxes, 6 categories, kept out of the training images by seed 0", shown[1])
+    assert json.loads((tmp_path / "run/config.json").read_text())["training_images"] == 4
+
+
+def the_line_after(result: Any) -> str:
+    """The line that a command ends with that has said something before."""
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1), result.output
+    return result.stderr.splitlines()[0]
+
+
+def test_validation_images_that_are_training_images_are_told(
+    detector_file: Path, shapes_folder: Path, tmp_path: Path
+) -> None:
+    same: Words = []
+    for prefix in ("--", "--val-"):
+        same += [f"{prefix}annotations", shapes_folder / "annotations/instances_train.json"]
+        same += [f"{prefix}images", shapes_folder / "train"]
+    shown = done("train", "--detector", detector_file, *same, "--epochs", "1", "--output", tmp_path / "run")
+    assert "val: 6 of its 6 images are training images too, so AP on them says little about others" in shown
+
+
+def test_ids_are_written_as_they_came(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    content = json.loads((shapes_folder / "annotations/instances_val.json").read_text())
+    for entry in content["images"]:
+        entry["id"] = 2**64 + entry["id"]
+    for entry in content["annotations"]:
+        entry["image_id"] = 2**64 + entry["image_id"]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    named: Words = ["--annotations", tmp_path / "val.json", "--images", shapes_folder / "val"]
+    done("eval", detector_file, *named, "--output", tmp_path / "out")
+    rows = json.loads((tmp_path / "out/before.json").read_text())
+    assert {row["image_id"] for row in rows} == {2**64 + number for number in range(1, 5)}
+    shown = done("oracle-analysis", "--results", tmp_path / "out/before.json", *named[:2])
+    assert "4 image ids numbered inside, such as 18446744073709551617" in shown
+
+
+def test_a_mistyped_detector_gets_the_nearest(shapes_folder: Path) -> None:
+    line = the_line(run("eval", "dab-detr-shape", "--data", shapes_folder))
+    assert "unknown detector 'dab-detr-shape' (did you mean dab-detr-shapes?)" in line

@@ -21,7 +21,7 @@ def test_demo_writes_all_it_promises(tmp_path: Path, capsys: pytest.CaptureFixtu
     images = {"train": 8, "val": 6}
     summary = demo.run(output, seed=3, images=images, chosen=replace(demo.settings(), epochs=1))
     assert json.loads((output / "summary.json").read_text()) == summary
-    assert summary.keys() == {"before", "after", "oracle", "seconds", "seed", "files"}
+    assert summary.keys() == {"before", "clipped", "after", "oracle", "seconds", "seed", "files"}
     assert summary["seed"] == 3
     assert summary["oracle"].keys() == {"none", "class", "box", "both"}
     assert all(
@@ -48,12 +48,12 @@ def test_a_stopped_demo_says_that_it_starts_anew(tmp_path: Path, monkeypatch: py
 def test_bundled_detector_is_loose_but_sound(tmp_path: Path) -> None:
     """AP between 40 and 75 on images it never saw, and at least 15 more with perfect boxes."""
     from refinebox.analysis import oracle
-    from refinebox.data import annotations, shapes
+    from refinebox.data import annotations, layout, shapes
     from refinebox.detection.zoo import load_detector
     from refinebox.evaluation.link import Link
 
     shapes.generate(tmp_path, "val", 60, seed=11)
-    validation = annotations.read(*annotations.find(tmp_path, "val"))
+    validation = annotations.read(*layout.find(tmp_path, "val"))
     detector = load_detector(demo.DETECTOR)
     figures = oracle.analyse(detector, validation, Link.between(detector, validation))
     before, perfect = figures["none"]["AP"], figures["box"]["AP"]

@@ -1,11 +1,13 @@
 """What `refinebox detectors` shows: a table that fits 80 columns, and one detector whole."""
 
 import re
+import sys
 
 import pytest
 from invocation import done, run, the_line
 
 from refinebox.detection.published import DETECTORS, place
+from refinebox.detection.sources import SOURCES
 from refinebox.files.download import home
 
 
@@ -41,3 +43,35 @@ def test_one_detector_is_shown_whole(name: str) -> None:
 def test_a_mistyped_name_gets_the_nearest() -> None:
     line = the_line(run("detectors", "dab-detr-r5"))
     assert "unknown detector 'dab-detr-r5'; near it are dab-detr-r50" in line
+
+
+def test_other_sources_are_named_with_what_brings_them() -> None:
+    shown = done("detectors")
+    for named, (source, extra) in SOURCES.items():
+        (line,) = (line for line in shown.splitlines() if line.startswith(f" {named} "))
+        assert source.split(" ")[0] in line
+        assert line.split()[-1] == (extra or "–")
+
+
+def test_a_librarys_names_are_listed() -> None:
+    assert "torchvision:ssdlite320_mobilenet_v3_large" in done("detectors", "torchvision").splitlines()
+
+
+def test_a_librarys_model_is_described() -> None:
+    shown = done("detectors", "torchvision:ssd300_vgg16")
+    assert "COCO AP:     25.1\n" in shown
+    assert "input:       300 x 300\n" in shown
+    assert "https://download.pytorch.org/models/ssd300_vgg16_coco" in shown
+
+
+def test_a_model_of_another_task_has_no_row() -> None:
+    assert "torchvision has no detection model 'resnet50'; known: " in the_line(
+        run("detectors", "torchvision:resnet50")
+    )
+
+
+@pytest.mark.parametrize("source", ["effdet", "libreyolo"])
+def test_a_missing_extra_is_named(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, source, None)
+    line = the_line(run("detectors", f"{source}:anything"))
+    assert line.endswith(f"run: pip install 'refinebox[{source}]'")

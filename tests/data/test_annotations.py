@@ -1,13 +1,14 @@
 import json
-from collections.abc import Iterable
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from coco_files import CATEGORIES, annotation, image_entries, read, without, write_images, written
+from pycocotools import mask as masks
 from pycocotools.coco import COCO
 
-from refinebox.data.annotations import find, locate
 from refinebox.data.annotations import read as read_file
 
 
@@ -39,7 +40,10 @@ def test_the_content_as_coco_json_is_read_by_pycocotools(folder: Path, capsys: p
 
 @pytest.mark.parametrize("ids", [[0, 1, 2], [None, 4, 5], [3, 3, 4]], ids=["zero", "missing", "duplicated"])
 def test_annotations_are_renumbered(ids: list[int | None], folder: Path) -> None:
-    annotations = [annotation(id=number) if number is not None else without(annotation(), "id") for number in ids]
+    annotations = [
+        annotation(id=number, bbox=[place, 4, 30, 20]) if number is not None else without(annotation(), "id")
+        for place, number in enumerate(ids)
+    ]
     found = read(folder, annotations=annotations)
     assert [entry["id"] for entry in found.annotations] == [1, 2, 3]
     assert "; 3 annotation ids renumbered" in found.summary()
@@ -64,7 +68,7 @@ def test_a_missing_crowd_flag_means_no_crowd(folder: Path) -> None:
     assert [entry["iscrowd"] for entry in read(folder, annotations=annotations).annotations] == [0, 0, 1]
 
 
-@pytest.mark.parametrize("box", [[5, 5, 0, 10], [5, 5, 10, 0], [5, 5, -3, 10], [5, 5, 0, 0]])
+@pytest.mark.parametrize("box", [[5, 5, 0, 10], [5, 5, 10, 0], [5, 5, -3, 0], [5, 5, 0, 0]])
 def test_boxes_without_area_are_dropped(box: list[int], folder: Path) -> None:
     found = read(folder, annotations=[annotation(1, bbox=box), annotation(2)])
     assert [entry["id"] for entry in found.annotations] == [2]
@@ -128,15 +132,12 @@ def test_json_that_is_not_coco_is_an_error(content: Any, key: str, folder: Path)
     [
         ("images", "id"),
         ("images", "file_name"),
-        ("annotations", "image_id"),
-        ("annotations", "category_id"),
-        ("annotations", "bbox"),
         ("categories", "id"),
         ("categories", "name"),
     ],
 )
 def test_an_entry_without_a_needed_field_is_an_error(key: str, field: str, folder: Path) -> None:
-    complete = {"images": image_entries()[0], "annotations": annotation(), "categories": CATEGORIES[0]}[key]
+    complete = {"images": image_entries()[0], "categories": CATEGORIES[0]}[key]
     with pytest.raises(ValueError, match=rf"coco\.json is not COCO JSON: {key}\[1\] has no '{field}'"):
         read(folder, **{key: [complete, without(complete, field)]})
 
@@ -184,17 +185,6 @@ def test_an_unreadable_image_has_no_size_where_nobody_is_strict(folder: Path) ->
     assert "; 1 image sizes read from files" in found.summary()
 
 
-def test_a_split_is_named_by_its_folder_or_by_its_parts(folder: Path, tmp_path: Path) -> None:
-    layout(tmp_path / "coco", ["annotations/instances_val.json"], ["val"])
-    expected = tmp_path / "coco/annotations/instances_val.json", tmp_path / "coco/val"
-    assert locate("val", tmp_path / "coco", None, None) == expected
-    assert locate("val", None, folder / "a.json", folder) == (folder / "a.json", folder)
-    assert locate("val", None, folder / "a.json", None, images_needed=False) == (folder / "a.json", folder)
-    for named in ((None, None, None), (None, folder / "a.json", None), (folder, None, folder)):
-        with pytest.raises(ValueError, match=r"the val images are not named: pass --data DIR, or both the annotation"):
-            locate("val", *named)
-
-
 def test_annotations_without_images_are_an_error(folder: Path) -> None:
     annotations = [annotation(number, image_id=100 + number) for number in range(1, 8)]
     expected = r"annotations without images, image ids 101, 102, 103, 104, 105 \(7 in all\) are not listed"
@@ -207,89 +197,139 @@ def test_annotations_of_unknown_categories_are_an_error(folder: Path) -> None:
         read(folder, annotations=[annotation(1, category_id=4), annotation(2, category_id=0)])
 
 
-@pytest.mark.parametrize(
-    "box",
-    [
-        [1, 2, 3],
-        [1, 2, 3, 4, 5],
-        [],
-        [1, 2, "3", 4],
-        [1, 2, None, 4],
-        [1, 2, float("nan"), 4],
-        [1, 2, 3, float("inf")],
-        [[1, 2, 3, 4]],
-        "1234",
-        {},
-        None,
-        5,
-    ],
-    ids=str,
-)
-def test_malformed_boxes_are_an_error(box: Any, folder: Path) -> None:
-    expected = r"the box of annotation 1 of image 2 is .*; expected \[x, y, width, height\]"
+MALFORMED: list[Any] = [
+    [1, 2, 3],
+    [1, 2, 3, 4, 5],
+    [],
+    [1, 2, "wide", 4],
+    [1, 2, "1_0", 4],
+    [1, 2, None, 4],
+    [1, 2, True, 4],
+    [1, 2, float("nan"), 4],
+    [1, 2, 3, float("inf")],
+    [[1, 2, 3, 4]],
+    "1234",
+    {},
+    None,
+    5,
+]
+
+
+@pytest.mark.parametrize("box", MALFORMED, ids=str)
+def test_one_malformed_box_is_left_out_counted_and_named(box: Any, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(1), annotation(2, image_id=2, bbox=box)])
+    assert [entry["id"] for entry in found.annotations] == [1]
+    assert re.search(r"; 1 annotations without a box left out, such as annotations\[1\] has ", found.summary())
+
+
+@pytest.mark.parametrize("box", MALFORMED, ids=str)
+def test_nothing_but_malformed_boxes_is_an_error(box: Any, folder: Path) -> None:
+    expected = r"coco\.json: none of 1 annotations can be used: annotations\[0\] has (the box|no 'bbox')"
     with pytest.raises(ValueError, match=expected):
-        read(folder, annotations=[annotation(1), annotation(2, image_id=2, bbox=box)])
+        read(folder, annotations=[annotation(bbox=box)])
+
+
+@pytest.mark.parametrize(
+    "box", [["6", "4", "30", "20"], ["6.0", 4, "3e1", 20.0], "[6, 4, 30, 20]", "6 4 30 20"], ids=str
+)
+def test_boxes_as_text_are_the_numbers_that_they_are(box: Any, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(bbox=box)])
+    assert found.annotations == [annotation()]
+    assert "box" not in "".join(found.notes)
+
+
+@pytest.mark.parametrize("field", ["image_id", "category_id"])
+def test_an_annotation_of_nothing_is_left_out_and_counted(field: str, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(1), without(annotation(2), field), annotation(3, **{field: 99}), 5])
+    assert [entry["id"] for entry in found.annotations] == [1]
+    what, one = {"image_id": ("images", "image"), "category_id": ("categories", "category")}[field]
+    assert f"; 1 annotations without {field} left out, such as annotations[1] has no '{field}'" in found.summary()
+    assert f"; 1 annotations of {what} that are not listed left out, such as {one} id 99" in found.summary()
+    assert "; 1 annotations that are no objects left out" in found.summary()
+
+
+@pytest.mark.parametrize("field", ["image_id", "category_id", "bbox"])
+def test_nothing_but_annotations_without_a_field_is_an_error(field: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=rf"none of 1 annotations can be used: annotations\[0\] has no '{field}'"):
+        read(folder, annotations=[without(annotation(), field)])
+
+
+@pytest.mark.parametrize(
+    "segmentation", [[[6, 4, 36, 4, 36, 24, 6, 24]], [6, 4, 36, 24, 6, 24], {"size": [40, 60], "counts": None}], ids=str
+)
+def test_a_missing_box_is_that_of_the_segmentation(segmentation: Any, folder: Path) -> None:
+    if isinstance(segmentation, dict):
+        mask = np.zeros(segmentation["size"], dtype=np.uint8, order="F")
+        mask[4:24, 6:36] = 1
+        packed = masks.encode(mask)
+        segmentation = {**packed, "counts": packed["counts"].decode()}
+    found = read(folder, annotations=[without(annotation(segmentation=segmentation), "bbox")])
+    assert found.annotations[0]["bbox"] == [6, 4, 30, 20]
+    assert "; 1 boxes taken from segmentations, such as annotations[0] has no 'bbox'" in found.summary()
+
+
+@pytest.mark.parametrize("box", [[36, 24, -30, -20], [36, 4, -30, 20], [6, 24, 30, -20]])
+def test_boxes_drawn_from_another_corner_are_turned_around(box: list[int], folder: Path) -> None:
+    found = read(folder, annotations=[annotation(bbox=box)])
+    assert found.annotations == [annotation()]
+    assert "; 1 boxes with negative sides turned around, such as id 1" in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [("0", 0), ("1", 1), (False, 0), (True, 1), ("false", 0), ("True", 1), (0.0, 0), (1.0, 1), ("", 0), ("1.0", 1)],
+)
+def test_crowd_flags_of_every_type_mean_what_they_say(flag: Any, expected: int, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(iscrowd=flag)])
+    assert found.annotations == [annotation(iscrowd=expected)]
+    assert "taken for 0" not in found.summary()
+
+
+@pytest.mark.parametrize("flag", ["maybe", -1, 2, [], [1], {}, float("nan")], ids=str)
+def test_crowd_flags_that_say_nothing_are_0_and_counted(flag: Any, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(iscrowd=flag)])
+    assert found.annotations == [annotation()]
+    assert "; 1 iscrowd flags that are neither 0 nor 1 taken for 0" in found.summary()
+
+
+@pytest.mark.parametrize(
+    "area", [0, -1, -600.0, 1e-3, 0.4, 10**6, 1e300, "wide", "-1", [], {}, True, float("nan")], ids=str
+)
+def test_areas_that_cannot_be_are_filled_in_and_counted(area: Any, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(area=area)])
+    assert found.annotations == [annotation()]
+    assert "; 1 areas that cannot be the object's filled in, such as " in found.summary()
+
+
+@pytest.mark.parametrize("area", [600, 600.0, "600", "600.0", 31 * 21])
+def test_areas_of_every_type_are_the_numbers_that_they_are(area: Any, folder: Path) -> None:
+    found = read(folder, annotations=[annotation(area=area)])
+    assert found.annotations[0]["area"] == float(area)
+    assert "areas" not in found.summary()
+
+
+@pytest.mark.parametrize(
+    "ids", [[-5, -6], ["a", "b"], [2**64, 2**64 + 1], ["ff01", "ff02"], [1.5, 2.5], [[1], [2]]], ids=str
+)
+def test_annotations_with_ids_of_other_kinds_are_renumbered(ids: list[Any], folder: Path) -> None:
+    found = read(folder, annotations=[annotation(ids[0]), annotation(ids[1], image_id=2)])
+    assert [entry["id"] for entry in found.annotations] == [1, 2]
+    assert "; 2 annotation ids renumbered" in found.summary()
+
+
+def test_annotations_that_are_there_twice_are_left_out_and_counted(folder: Path) -> None:
+    found = read(folder, annotations=[annotation(1), annotation(2, image_id=2), annotation(1)])
+    assert [entry["id"] for entry in found.annotations] == [1, 2]
+    assert "; 1 annotations that are there twice left out, such as id 1" in found.summary()
+
+
+def test_objects_annotated_twice_are_counted(folder: Path) -> None:
+    found = read(folder, annotations=[annotation(1), annotation(2)])
+    assert len(found.annotations) == 2
+    assert "; 1 objects annotated twice (same image, category and box), such as id 2" in found.summary()
 
 
 def test_an_unreadable_image_whose_size_is_needed_is_named(folder: Path) -> None:
     (folder / "1.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"1\.png is not a readable image"):
         read(folder, images=[without(image_entries()[0], "width")])
-
-
-def layout(folder: Path, files: Iterable[str], folders: Iterable[str]) -> None:
-    for name in folders:
-        (folder / name).mkdir(parents=True)
-    for name in files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("{}")
-
-
-@pytest.mark.parametrize(
-    ("annotations", "images"),
-    [
-        ("annotations/instances_val.json", "val"),
-        ("annotations/instances_val2017.json", "val2017"),
-        ("annotations/instances_val2017.json", "images/val2017"),
-        ("annotations/instances_val.json", "images"),
-        ("valid/_annotations.coco.json", "valid"),
-    ],
-)
-def test_a_split_is_found(annotations: str, images: str, tmp_path: Path) -> None:
-    layout(tmp_path, [annotations], [images, "train2017"])
-    assert find(tmp_path, "val") == (tmp_path / annotations, tmp_path / images)
-
-
-def test_the_training_split_of_a_roboflow_export_is_found(tmp_path: Path) -> None:
-    layout(tmp_path, ["train/_annotations.coco.json", "valid/_annotations.coco.json"], [])
-    assert find(tmp_path, "train") == (tmp_path / "train" / "_annotations.coco.json", tmp_path / "train")
-
-
-def test_splits_do_not_mix(tmp_path: Path) -> None:
-    files = ["annotations/instances_train2017.json", "annotations/instances_val2017.json"]
-    layout(tmp_path, files, ["train2017", "val2017"])
-    assert find(tmp_path, "train") == (tmp_path / files[0], tmp_path / "train2017")
-
-
-def test_several_annotation_files_of_a_split_are_ambiguous(tmp_path: Path) -> None:
-    files = ["annotations/instances_val2014.json", "annotations/instances_val2017.json"]
-    layout(tmp_path, files, ["val2014", "val2017"])
-    expected = (
-        r"annotations holds several val files \(instances_val2014\.json, instances_val2017\.json\); "
-        "name one with --annotations and --images"
-    )
-    with pytest.raises(FileNotFoundError, match=expected):
-        find(tmp_path, "val")
-
-
-def test_a_missing_image_folder_is_not_found(tmp_path: Path) -> None:
-    layout(tmp_path, ["annotations/instances_val2017.json"], [])
-    expected = r"no images for .*; looked for the folders .*/val2017, .*/images/val2017, .*/images$"
-    with pytest.raises(FileNotFoundError, match=expected):
-        find(tmp_path, "val")
-
-
-def test_a_folder_without_annotations_is_an_error(tmp_path: Path) -> None:
-    expected = r"no train annotations under .*: expected annotations/instances_train\*\.json; name the parts"
-    with pytest.raises(FileNotFoundError, match=expected):
-        find(tmp_path, "train")

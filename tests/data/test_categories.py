@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import pytest
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from refinebox.data.categories import COCO_NAMES, Matching, match_categories
+from refinebox.data.categories import COCO_NAMES, Matching, ids_of, match_categories
 
 
 def test_coco_names_are_those_of_torchvision() -> None:
@@ -59,7 +59,8 @@ def test_the_error_suggests_the_other_ways_to_match() -> None:
 
 
 def test_a_name_the_detector_lacks_is_an_error_without_a_hint() -> None:
-    with pytest.raises(ValueError, match=r"does not know 5 cow: the data has 5 cow, the detector 1 cat$"):
+    expected = r"does not know 5 cow: the data has 5 cow, the detector 1 cat; 0 of 1 names .*; name or train a detector"
+    with pytest.raises(ValueError, match=expected):
         match_categories({5: "cow"}, (1,), {1: "cat"}, "name")
 
 
@@ -67,7 +68,8 @@ def test_a_name_the_detector_lacks_is_an_error_without_a_hint() -> None:
 def test_order_demands_as_many_categories(data: Mapping[int, str]) -> None:
     listed = ", ".join(f"{category_id} {name}" for category_id, name in data.items())
     with pytest.raises(
-        ValueError, match=rf"^the detector does not know {listed}: the data has {listed}, the detector 0 \?, 1 \?$"
+        ValueError,
+        match=rf"^the detector does not know {listed}: the data has {listed}, the detector 0 \?, 1 \?; name or train",
     ):
         match_categories(data, (0, 1), {}, "order")
 
@@ -75,3 +77,17 @@ def test_order_demands_as_many_categories(data: Mapping[int, str]) -> None:
 def test_ids_without_names_are_shown_with_a_question_mark() -> None:
     with pytest.raises(ValueError, match=r"the detector 1 \?, 2 \?"):
         match_categories({3: "cow"}, (1, 2), {})
+
+
+def test_names_of_coco_in_other_words_are_the_same() -> None:
+    others = {1: "Aeroplane", 2: "sofa", 3: "TVmonitor", 4: "potted_plant"}
+    names = {10: "airplane", 20: "couch", 30: "tv", 40: "potted plant"}
+    assert match_categories(names, (1, 2, 3, 4), others, "name") == {10: 1, 20: 2, 30: 3, 40: 4}
+
+
+def test_cocos_names_get_cocos_ids() -> None:
+    names = list(COCO_NAMES.values())
+    assert ids_of(names) == tuple(COCO_NAMES)
+    assert ids_of([{"couch": "sofa", "motorcycle": "motorbike"}.get(name, name) for name in names]) == tuple(COCO_NAMES)
+    assert ids_of(names[::-1]) == tuple(range(80))
+    assert ids_of(["table", "table rotated"]) == (0, 1)

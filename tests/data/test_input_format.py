@@ -54,6 +54,25 @@ def test_random_sizes_are_the_detr_authors() -> None:
         assert resized(height, width, 800, 1333) == (wanted if height < width else wanted[::-1])
 
 
+def test_random_sizes_are_mmdetections() -> None:
+    """Both sides by the scale that suits the tighter of the two, rounded half up."""
+    for height, width in random_sizes():
+        scale = min(1333 / max(height, width), 800 / min(height, width))
+        wanted = tuple(max(1, int(side * float(scale) + 0.5)) for side in (height, width))
+        assert resized(height, width, 800, 1333, "mmdet") == wanted
+
+
+@pytest.mark.parametrize("size", [(480, 640), (427, 640), (1200, 1600)])
+def test_pixels_are_opencvs_but_for_rounding(size: tuple[int, int]) -> None:
+    """Which rounds its factors first; Pillow looks at more pixels when it shrinks, and differs by far more."""
+    cv2 = pytest.importorskip("cv2", reason="opencv-python is what these pixels are compared with")
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    form = InputFormat(rounding="mmdet", library="torch", antialias=False)
+    found = form.pixels(Image.fromarray(noise)).permute(1, 2, 0).numpy().astype(int)
+    wanted = cv2.resize(noise, found.shape[1::-1], interpolation=cv2.INTER_LINEAR).astype(int)
+    assert np.abs(found - wanted).max() <= 1
+
+
 def test_random_sizes_are_detectron2s() -> None:
     """Both sides are scaled by one factor and rounded half up."""
     for height, width in random_sizes():
@@ -195,3 +214,10 @@ def test_one_size_alone_cannot_be_changed() -> None:
     assert form.resized(None, None) == form
     with pytest.raises(ValueError, match=r"^this detector takes images of 640 x 480 pixels; leave out the short and"):
         form.resized(600, None)
+
+
+def test_sides_are_rounded_down_to_whole_steps() -> None:
+    form = InputFormat(short_side=96, long_side=144, step=16)
+    assert form.content(90, 130) == (96, 128)
+    assert form.content(130, 90) == (128, 96)
+    assert form.content(10, 1000) == (16, 144)

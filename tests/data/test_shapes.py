@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
-from refinebox.data import annotations, shapes
+from refinebox.data import annotations, layout, shapes
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -60,7 +60,7 @@ def test_the_annotations_are_read_by_pycocotools(shapes_folder: Path, capsys: py
 
 
 def test_the_annotations_need_no_repair(shapes_folder: Path) -> None:
-    assert annotations.read(*annotations.find(shapes_folder, "train")).notes == {}
+    assert annotations.read(*layout.find(shapes_folder, "train")).notes == {}
 
 
 def test_image_sizes_are_those_of_the_files(shapes_folder: Path) -> None:

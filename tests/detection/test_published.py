@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from refinebox.detection.published import DETECTORS, REFINERS, Entry, cached, place, refiner_file
+from refinebox.detection.entry import Entry, cached
+from refinebox.detection.published import DETECTORS, REFINERS, place, refiner_file
 from refinebox.detection.zoo import weights_path
 from refinebox.files.download import home
 
@@ -26,31 +27,43 @@ def test_addresses_and_hashes_have_the_right_form(name: str) -> None:
     entry = DETECTORS[name]
     assert re.fullmatch(r"https://[a-z.]+/\S+", entry.source)
     assert re.fullmatch(r"(|[0-9a-f]{8}|[0-9a-f]{64})", entry.sha256)
-    assert entry.layout in ("authors", "detrex", "transformers")
+    assert entry.layout in ("authors", "detrex", "transformers", "mmdet2", "mmdet3")
     assert entry.ap is not None
-    assert 30 < entry.ap < 60
+    assert 30 < entry.ap < 65
     assert entry.licence
 
 
 def test_hashes_in_names_of_files_are_those_of_the_table() -> None:
-    """The authors of DETR put the beginning of the hash into the name."""
+    """The authors of DETR and mmdetection put the beginning of the hash into the name."""
     found = {name: re.search(r"-([0-9a-f]{8})\.pth$", entry.source) for name, entry in OTHERS.items()}
     assert {name: match[1] for name, match in found.items() if match} == {
-        name: entry.sha256 for name, entry in OTHERS.items() if entry.family == "detr"
+        name: entry.sha256 for name, entry in OTHERS.items() if entry.sha256
     }
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_names_say_what_settings_say(name: str) -> None:
     entry = DETECTORS[name]
-    assert name.startswith(entry.family.replace("_", "-")) or name.startswith("group-detr")
+    starts = {"conditional_detr": ("conditional-detr", "group-detr"), "co_detr": ("co-dino", "co-deformable-detr")}
+    assert name.startswith(starts.get(entry.family, entry.family.replace("_", "-")))
     assert ("dc5" in name) == ("DC5" in entry.backbone) == entry.settings.get("dilation", False)
     assert ("3pat" in name) == ("3 patterns" in entry.backbone)
     assert ("r101" in name) == ("R101" in entry.backbone)
+    assert ("swin-l" in name) == ("Swin-L" in entry.backbone)
+    assert ("lsj" in name) == ("square" in entry.backbone) == ("square" in entry.settings)
+    for scales in (4, 5):
+        assert f"{scales}scale" not in name or entry.settings["levels"] == scales
 
 
-def test_only_one_detector_has_another_temperature() -> None:
-    assert [name for name, entry in DETECTORS.items() if "temperature" in entry.settings] == ["dab-detr-r50-dc5"]
+def test_only_two_detectors_have_another_temperature() -> None:
+    others = [name for name, entry in DETECTORS.items() if "temperature" in entry.settings]
+    assert others == ["dab-detr-r50-dc5", "dino-r50-4scale-improved"]
+
+
+@pytest.mark.parametrize("name", [name for name, entry in DETECTORS.items() if "square" in entry.settings])
+def test_what_lies_on_a_square_is_resized_into_it(name: str) -> None:
+    entry = DETECTORS[name]
+    assert entry.short_side == entry.long_side == entry.settings["square"]
 
 
 def test_every_address_and_every_path_is_one_detectors() -> None:

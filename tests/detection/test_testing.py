@@ -5,29 +5,43 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from refinebox.data.input_format import InputFormat
+from refinebox.data.proposals import Proposals
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.detection.profile import Profile
 from refinebox.detection.testing import check_detector
 from refinebox.detection.zoo import load_detector
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 
 
 class Simple(Detector):
     """One box for each quarter of the image, which moves a little with what is in it."""
 
-    def __init__(self, change: Callable[["Simple", DetectorOutput], DetectorOutput] | None = None) -> None:
-        super().__init__(Profile("simple", "none", category_ids=(1, 2, 3)))
-        self.convolution = torch.nn.Conv2d(3, 8, 4, stride=4)
+    def __init__(
+        self,
+        change: Callable[["Simple", DetectorOutput], DetectorOutput] | None = None,
+        stride: int = 4,
+        form: InputFormat | None = None,
+        choice: Choice | None = None,
+    ) -> None:
+        form = form or InputFormat(multiple=stride)
+        super().__init__(Profile("simple", "none", category_ids=(1, 2, 3), input=form, choice=choice))
+        self.stride = stride
+        self.convolution = torch.nn.Conv2d(3, 8, stride, stride=stride)
         self.register_buffer("calls", torch.zeros(1))
         self.change = None
         self.freeze()
         self.change = change
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        features = self.convolution(images)  # [B, 8, H / 4, W / 4]
-        height, width = (sizes // 4).unbind(-1)
+        features = self.convolution(images)  # [B, 8, H / stride, W / stride]
+        height, width = (sizes // self.stride).unbind(-1)
         quarters = [
             feature[:, : h // 2 * 2, : w // 2 * 2].unflatten(2, (2, -1)).unflatten(1, (2, -1)).mean((2, 4)).flatten(1)
             for feature, h, w in zip(features, height, width, strict=True)
@@ -168,3 +182,100 @@ def test_features_alone_must_be_those_of_the_output(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(detector, "extract", lambda images, sizes: (2 * detector.convolution(images),))
     with pytest.raises(AssertionError, match=r"^features\(\) gives other maps than the detector's output has; extract"):
         check_detector(detector)
+
+
+FIXED = {
+    "stretched": InputFormat("stretch", height=96, width=128, multiple=4),
+    "letterboxed": InputFormat("letterbox", height=96, width=128, multiple=4, mean=(0.0,) * 3, std=(1 / 255,) * 3),
+    "in steps": InputFormat(short_side=96, long_side=160, step=16),
+    "torch's": InputFormat(short_side=96, long_side=160, library="torch", antialias=False, whole=False, multiple=32),
+}
+
+
+@pytest.mark.parametrize("form", FIXED.values(), ids=FIXED)
+def test_any_input_format_passes(form: InputFormat) -> None:
+    check_detector(Simple(form=form))
+
+
+def refined(detector: Detector) -> RefinedDetector:
+    """With a refiner that is not trained any more."""
+    torch.manual_seed(0)
+    return RefinedDetector(detector, Refiner(detector.channels, detector.strides).requires_grad_(False))
+
+
+@pytest.mark.parametrize("stride", [8, 14, 16])
+def test_one_level_of_any_stride_passes_refined_or_not(stride: int) -> None:
+    detector = Simple(stride=stride)
+    assert detector.strides == (stride,)
+    check_detector(detector)
+    check_detector(refined(detector))
+
+
+def with_an_unused_row(_: Simple, output: DetectorOutput) -> DetectorOutput:
+    logits = output.logits.clone()
+    logits[:, -1] = -torch.inf
+    return replace(output, logits=logits)
+
+
+SUPPRESSION = Choice("suppression", limit=3, above=0.0, iou=0.5)
+
+
+@pytest.mark.parametrize("choice", [SUPPRESSION, Choice(limit=9)])
+def test_rows_that_are_not_used_pass(choice: Choice) -> None:
+    check_detector(Simple(with_an_unused_row, choice=choice))
+
+
+def test_an_unused_row_is_no_detection() -> None:
+    with pytest.raises(AssertionError, match=r"^a row that is not used, with scores of 0, became a detection$"):
+        check_detector(Simple(with_an_unused_row, choice=Choice(limit=12)))
+
+
+def test_suppression_looks_at_the_moved_boxes() -> None:
+    class Early(Simple):
+        """Suppresses where the boxes were, or not at all."""
+
+        def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list:  # type: ignore[type-arg]
+            profile, self.profile = self.profile, replace(self.profile, choice=Choice(limit=9))
+            try:
+                return super().select(scores, boxes, sizes)
+            finally:
+                self.profile = profile
+
+    with pytest.raises(AssertionError, match=r"^boxes that were moved onto one another stay twice in a category"):
+        check_detector(Early(choice=SUPPRESSION))
+
+
+def test_detections_say_their_queries() -> None:
+    class Silent(Simple):
+        def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list:  # type: ignore[type-arg]
+            return [replace(found, queries=None) for found in super().select(scores, boxes, sizes)]
+
+    with pytest.raises(AssertionError, match=r"^detections do not say their queries; select\(\) must fill the field$"):
+        check_detector(Silent())
+
+
+def test_pictures_come_in_as_announced() -> None:
+    class Own(Simple):
+        def preprocess(self, image: Image.Image) -> Tensor:
+            return super().preprocess(image)[..., :-1]
+
+    with pytest.raises(AssertionError, match=r"^preprocess\(\) makes torch\.float32 \(3, 800, 1199\) of a picture, e"):
+        check_detector(Own())
+
+
+class Taking(Simple):
+    """Takes boxes and scores, and keeps them."""
+
+    def detect_given(self, images: Tensor, sizes: Tensor, proposals: Proposals) -> DetectorOutput:
+        output = DetectorOutput((self.convolution(images),), proposals.boxes, proposals.scores.logit())
+        return self.change(self, output) if self.change else output
+
+
+def test_a_detector_that_takes_proposals_passes() -> None:
+    check_detector(Taking(choice=SUPPRESSION))
+    check_detector(refined(Taking(choice=SUPPRESSION)))
+
+
+def test_proposals_keep_their_scores() -> None:
+    with pytest.raises(AssertionError, match=r"^scores are not those that the detector was given; expected the same"):
+        check_detector(Taking(lambda _, out: replace(out, logits=out.logits.flip(1)), choice=SUPPRESSION))

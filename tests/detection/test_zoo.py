@@ -13,13 +13,14 @@ from torch import Tensor
 from refinebox.data import shapes
 from refinebox.detection import zoo
 from refinebox.detection.detector import Detector
+from refinebox.detection.entry import cached
 from refinebox.detection.profile import Choice, InputFormat, Profile
-from refinebox.detection.published import DETECTORS, cached
+from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import describe, load_detector, profile_from, weights_path
 from refinebox.files import checkpoint
 
 FORM = InputFormat("letterbox", height=320, width=640, mean=(0.5, 0.5, 0.5), resampling="bicubic", multiple=32)
-BUNDLED = Path(zoo.__file__).with_name("dab_detr_shapes.safetensors")
+BUNDLED = Path(zoo.__file__).parents[1] / "dab_detr_shapes.safetensors"
 IMAGES, SIZES = torch.linspace(-2, 2, 3 * 64 * 80).view(1, 3, 64, 80), torch.tensor([[64, 80]])
 
 

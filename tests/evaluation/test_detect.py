@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from refinebox.data import annotations, shapes
+from refinebox.data import annotations, layout, shapes
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.evaluation import detect
@@ -92,7 +92,7 @@ def test_no_readable_image_at_all_is_an_error(detector: Detector, validation: Co
 
 
 def test_weights_that_are_not_finite_are_told(detector: Detector, shapes_folder: Path) -> None:
-    validation = annotations.read(*annotations.find(shapes_folder, "val"))
+    validation = annotations.read(*layout.find(shapes_folder, "val"))
     with torch.no_grad():
         next(p for name, p in detector.named_parameters() if "bbox_embed" in name).fill_(float("nan"))
     with pytest.raises(ValueError, match="a detection in image 1 is not finite; check the detector's weights"):

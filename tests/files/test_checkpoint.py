@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -339,12 +340,11 @@ def test_a_damaged_configuration_is_named(name: str, tmp_path: Path) -> None:
         {},
         {"model": {}},
         {"model": 5},
-        {"state_dict": {"weight": torch.zeros(2)}},
-        {"weight": torch.zeros(2), "epoch": 3},
+        {"optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
         [torch.zeros(2)],
         torch.zeros(2),
     ],
-    ids=["empty", "empty model", "no state dict", "other key", "mixed", "list", "tensor"],
+    ids=["empty", "empty model", "no state dict", "optimizer", "list", "tensor"],
 )
 def test_a_file_without_tensors_by_name_is_an_error(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "file.pth")
@@ -495,3 +495,37 @@ def test_the_hash_of_tensors_depends_on_neither_order_nor_strides() -> None:
 def test_the_hash_of_tensors_tells_them_apart(other: dict[str, Tensor]) -> None:
     tensors = {"a": torch.tensor([[1.0, 2.0], [3.0, 4.0]])}
     assert checkpoint.tensors_sha256(other) != checkpoint.tensors_sha256(tensors)
+
+
+def test_mmdetections_files_are_read_with_what_they_say(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    meta = {"dataset_meta": {"classes": ("cat", "dog"), "palette": [(1, 2, 3)]}, "cfg": "model = dict()", "iter": 3}
+    torch.save({"state_dict": tensors, "meta": meta}, tmp_path / "file.pth")
+    assert_same(checkpoint.read(tmp_path / "file.pth")[0], tensors)
+    assert checkpoint.read_meta(tmp_path / "file.pth") == meta
+
+
+def test_other_files_say_nothing(tensors: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(tensors, tmp_path / "plain.pth")
+    torch.save({"state_dict": tensors, "meta": "text"}, tmp_path / "text.pth")
+    checkpoint.write(tmp_path / "file.safetensors", tensors, {})
+    for name in ("plain.pth", "text.pth", "file.safetensors", "missing.pth"):
+        assert checkpoint.read_meta(tmp_path / name) == {}
+
+
+def test_pickled_configurations_of_mmdetection_are_refused_with_the_way_out(
+    tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = type("ConfigDict", (dict,), {"__module__": "mmengine.config.config"})
+    module = types.ModuleType("mmengine.config.config")
+    module.ConfigDict = config  # type: ignore[attr-defined]
+    for name in ("mmengine", "mmengine.config"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "mmengine.config.config", module)
+    torch.save({"state_dict": tensors, "meta": {"cfg": config(lr=1)}}, tmp_path / "file.pth")
+    expected = (
+        r"file\.pth was not opened: it holds mmengine\.config\.config\.ConfigDict, which could run code; only "
+        r"checkpoints of plain tensors are read; in its environment, mmdetection's tools/model_converters/"
+        r"publish_model\.py writes .* torch\.save\(\{'state_dict': checkpoint\['state_dict'\]\}, 'weights\.pth'\)$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        checkpoint.read(tmp_path / "file.pth")

@@ -1,5 +1,6 @@
 """Losses and gradients against the authors' own code."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,21 @@ def test_box_losses_are_5_l1_and_2_giou() -> None:
 def test_perfect_boxes_cost_nothing() -> None:
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.3]])
     assert sum(loss.item() for loss in box_losses(boxes, boxes, 1).values()) == pytest.approx(0, abs=1e-4)
+
+
+def test_relative_losses_are_in_the_objects_sides() -> None:
+    wanted = torch.tensor([[0.5, 0.5, 0.2, 0.4]])
+    boxes = torch.tensor([[0.52, 0.46, 0.4, 0.2]])
+    found = box_losses(boxes, wanted, 1, "relative")["loss_bbox"].item()
+    assert found == pytest.approx(0.02 / 0.2 + 0.04 / 0.4 + 2 * math.log(2), rel=1e-5)
+    tenth = box_losses(boxes / 10, wanted / 10, 1, "relative")  # the same mistake in a tenth of the size
+    assert tenth["loss_bbox"].item() == pytest.approx(found, rel=1e-4)
+
+
+def test_a_box_without_a_side_costs_a_finite_amount() -> None:
+    boxes = torch.tensor([[0.5, 0.5, 0.0, 0.3]], requires_grad=True)
+    loss = sum(box_losses(boxes, torch.tensor([[0.5, 0.5, 0.2, 0.0]]), 1, "relative").values())
+    loss.backward()  # type: ignore[union-attr]
+    assert torch.isfinite(loss)  # type: ignore[arg-type]
+    assert boxes.grad is not None
+    assert boxes.grad.isfinite().all()

@@ -10,9 +10,13 @@ import torch
 from recorded_refiners import PUBLISHED, reference
 from torch import Tensor
 
+from refinebox.boxes import to_pixels
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Profile
+from refinebox.refinement.architecture import ARCHITECTURES, SPATIAL
+from refinebox.refinement.move import clipped
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
@@ -137,3 +141,37 @@ def test_scores_and_choice_are_those_of_the_refined_detector() -> None:
 def test_wrong_channels_are_refused(detector: Detector) -> None:
     with pytest.raises(ValueError, match=r"reads 8/8/8/8 channels at strides 4/8/16/32, but tiny gives 16/16/24/32"):
         RefinedDetector(detector, Refiner((8, 8, 8, 8)))
+
+
+def test_boxes_of_relative_moves_are_cut_at_the_borders(detector: Detector) -> None:
+    images, sizes = torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]])
+    for architecture in ARCHITECTURES.values():
+        model = RefinedDetector(detector, Refiner(detector.channels, detector.strides, architecture=architecture), 5)
+        before, after = model.before_and_after(images, sizes)
+        corners = to_pixels(after.boxes, sizes) / 64
+        assert (to_pixels(before.boxes, sizes) < 0).any()
+        assert ((corners >= -1e-6) & (corners <= 1 + 1e-6)).all() == (architecture == SPATIAL)
+
+
+def test_a_refiner_that_moves_nothing_leaves_boxes_but_for_the_borders(detector: Detector) -> None:
+    images, sizes = torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]])
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides, architecture=SPATIAL))
+    before, after = model.before_and_after(images, sizes)
+    torch.testing.assert_close(after.boxes, clipped(before.boxes))
+
+
+def test_a_quality_head_changes_scores_of_refined_boxes_alone(detector: Detector) -> None:
+    images, sizes = torch.randn(2, 3, 64, 64), torch.tensor([[64, 64], [64, 48]])
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides, architecture=SPATIAL), 5)
+    plain = model(images, sizes)
+    model.refiner.quality = Quality(3, len(detector.category_ids)).eval()
+    rescored = model(images, sizes)
+    old, new = model.scores_of(plain), model.scores_of(rescored)
+    assert torch.equal(rescored.boxes, plain.boxes)
+    assert ((new > 0) & (new <= 1)).all()
+    best = old.amax(-1).topk(5).indices
+    others = torch.ones(old.shape[:2], dtype=torch.bool).scatter(1, best, False)
+    torch.testing.assert_close(new[others], 1e-3 * old[others])
+    assert (new[~others] > 1e-2).all()
+    found = model.postprocess(new, rescored.boxes, sizes)
+    assert torch.equal(found[0].scores, new[0].flatten().sort(descending=True).values[: len(found[0].scores)])

@@ -7,7 +7,8 @@ import torch
 from recorded_refiners import PUBLISHED, reference
 from torchvision.ops import FeaturePyramidNetwork
 
-from refinebox.refinement.refiner import Refiner, levels
+from refinebox.refinement.architecture import ARCHITECTURES, SPATIAL
+from refinebox.refinement.refiner import Refiner
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -26,9 +27,11 @@ def test_has_the_published_size(channels: tuple[int, ...], count: int) -> None:
     assert sum(parameter.numel() for parameter in Refiner(channels).parameters()) == count
 
 
-def test_boxes_of_any_image_are_refined_as_in_their_own_batch() -> None:
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_boxes_of_any_image_are_refined_as_in_their_own_batch(name: str) -> None:
     torch.manual_seed(0)
-    refiner = Refiner((8, 8), (4, 8))
+    refiner = Refiner((8, 8), (4, 8), architecture=ARCHITECTURES[name])
+    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.02)
     features = [torch.randn(2, 8, 16, 16), torch.randn(2, 8, 8, 8)]
     boxes, sizes = torch.rand(2, 5, 4) * 0.5 + 0.2, torch.tensor([[64, 64], [48, 60]])
     together = refiner(features, boxes, sizes)[-1]
@@ -58,13 +61,30 @@ def test_pyramid_equals_torchvisions() -> None:
         torch.testing.assert_close(map_, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("side", "level"), [(0, 0), (10, 0), (111, 0), (113, 1), (223, 1), (225, 2), (449, 3), (5000, 3)]
-)
-def test_level_grows_with_the_side(side: float, level: int) -> None:
-    assert levels(torch.tensor([[3.0, 5.0, 3 + side, 5 + side]]), (4, 8, 16, 32)).item() == level
-
-
 def test_channels_and_strides_must_pair() -> None:
     with pytest.raises(ValueError, match="3 channel counts for 4 strides"):
         Refiner((8, 8, 8))
+
+
+def test_a_new_spatial_refiner_moves_nothing() -> None:
+    boxes, sizes = torch.rand(2, 5, 4) * 0.5 + 0.2, torch.tensor([[64, 64], [48, 60]])
+    features = [torch.randn(2, 8, 16, 16), torch.randn(2, 8, 8, 8)]
+    steps = Refiner((8, 8), (4, 8), architecture=SPATIAL)(features, boxes, sizes)
+    assert all(torch.equal(step, boxes) for step in steps)
+
+
+@pytest.mark.parametrize(("strides", "cells"), [((14,), (10,)), ((16,), (9,)), ((7, 14), (20, 10))])
+def test_strides_may_be_anything(strides: tuple[int, ...], cells: tuple[int, ...]) -> None:
+    refiner = Refiner((8,) * len(strides), strides, architecture=SPATIAL)
+    features = [torch.randn(1, 8, side, side) for side in cells]
+    assert refiner(features, torch.rand(1, 5, 4), torch.tensor([[140, 140]]))[-1].shape == (1, 5, 4)
+
+
+def test_the_spatial_head_knows_where_things_are() -> None:
+    """Features that are mirrored inside the box have the same mean; only the head with places can tell them apart."""
+    torch.manual_seed(0)
+    heads = {name: Refiner((8, 8), (4, 8), architecture=each).bboxes_refiner for name, each in ARCHITECTURES.items()}
+    blocks = torch.randn(3, 64, 7, 7)
+    for name, head in heads.items():
+        head.res_block = torch.nn.Sequential()
+        assert torch.allclose(head.summary(blocks), head.summary(blocks.flip(-1)), atol=1e-5) == (name == "published")

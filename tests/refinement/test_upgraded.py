@@ -13,10 +13,12 @@ from typing import NoReturn
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import refinebox
 from refinebox.data import shapes
 from refinebox.data.annotations import CocoData
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.zoo import build, describe, load_detector
@@ -154,6 +156,23 @@ def test_a_refiner_that_makes_boxes_worse_is_refused(
     with pytest.raises(ValueError, match=expected):
         apply(detector, detector_file, refiner_file, output)
     assert not output.exists()
+
+
+def test_a_refiner_that_held_out_images_do_not_speak_for_is_refused(
+    detector: Detector, detector_file: Path, tmp_path: Path, output: Path
+) -> None:
+    refiner_file = written(tmp_path / "best.safetensors", detector, after=40.5)
+    tensors, history = checkpoint.read(refiner_file)
+    history["choice"] = {"images": 20, "refine": False, "boxes": {"mean": 0.5, "low": -1.0, "high": 2.0}}
+    checkpoint.write(refiner_file, tensors, history)
+    expected = (
+        r"best\.safetensors is not worth applying: on 20 held-out training images AP changes by \+0\.5 "
+        r"\(95 %: -1\.0 to \+2\.0\); train it longer or on more images, or pass --force"
+    )
+    with pytest.raises(ValueError, match=expected):
+        apply(detector, detector_file, refiner_file, output)
+    apply(detector, detector_file, refiner_file, output, force=True)
+    assert checkpoint.read_metadata(output)["choice"] == history["choice"]
 
 
 @pytest.mark.parametrize("after", [40.0, None], ids=["equal", "unknown"])
@@ -432,3 +451,20 @@ def test_data_of_fewer_categories_leaves_a_file_that_can_be_loaded(
     write_refiner(tmp_path / "best.safetensors", new_refiner(detector), detector, asdict(Settings()), best)
     apply(detector, detector_file, tmp_path / "best.safetensors", output)
     assert load(output).category_ids == (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize("refined", [True, False], ids=["refiner", "voting alone"])
+def test_voting_is_part_of_the_file(
+    refined: bool, detector: Detector, detector_file: Path, refiner_file: Path, output: Path
+) -> None:
+    """Without a refiner the file holds the detector alone, which ends as it did but for the votes."""
+    detector.profile = replace(detector.profile, choice=Choice("suppression", iou=0.5, above=0.0))
+    before = detector.predict([Image.new("RGB", (80, 64))])[0]
+    apply(detector, detector_file, refiner_file if refined else None, output, voting=True)
+    model = load(output)
+    assert model.profile.final == Choice("suppression", iou=0.5, above=0.0, voting=0.75)
+    assert isinstance(model, RefinedDetector) == refined
+    if not refined:
+        after = model.predict([Image.new("RGB", (80, 64))])[0]
+        assert torch.equal(after.scores, before.scores)
+        assert not torch.equal(after.boxes, before.boxes)

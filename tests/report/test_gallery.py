@@ -25,14 +25,14 @@ def drawn(folder: Path) -> list[gallery.Drawn]:
 
 
 def test_a_picture_is_a_small_jpeg_in_an_address(tmp_path: Path) -> None:
-    Image.new("RGB", (200, 100), "navy").save(tmp_path / "1.png")
+    Image.new("RGB", (200, 200), "navy").save(tmp_path / "1.png")
     (picture,) = drawn(tmp_path)
     assert (picture.gain, picture.name) == (Gain(1, 0.25), "1.png")
     assert picture.source
     head, _, content = picture.source.partition(",")
     assert head == "data:image/jpeg;base64"
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
-        assert (image.format, image.size) == ("JPEG", (gallery.SIDE, gallery.SIDE // 2))
+        assert (image.format, image.size) == ("JPEG", (gallery.SIDE, gallery.SIDE))
         assert len(image.convert("RGB").getcolors(10**6) or []) > 10  # boxes are drawn on it
 
 

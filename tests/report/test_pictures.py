@@ -151,3 +151,12 @@ def test_pictures_lie_row_by_row_in_the_middle_of_their_tiles() -> None:
     bounds = [coloured(sheet, colour) for colour in colours]
     assert bounds == [(8, 33, 108, 83), (116, 33, 216, 83), (8, 141, 108, 191)]
     assert pictures[0].size == (200, 100)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 30, 30], [640, 0, 699, 30], [640, 440, 699, 479], [0, 470, 30, 479]])
+def test_captions_stay_inside_the_picture(box: list[float]) -> None:
+    image = Image.new("RGB", (700, 480), "white")
+    places = torch.tensor([box], dtype=torch.float32), torch.tensor([[300.0, 200, 350, 250]])
+    layers = [Layer(place, (255, 0, 0), width=1, captions=["long name 0.99"]) for place in places]
+    at_the_edge, free = (int((np.asarray(picture(image, [layer]))[..., 1] == 0).sum()) for layer in layers)
+    assert abs(at_the_edge - free) < 200  # nothing of the caption is cut off

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
-from refinebox.report.predictions import detect_image, find_images, free_name, predict
+from refinebox.report.predictions import detect_image, find_images, free_name, passed_over, predict
 
 
 @pytest.fixture
@@ -172,7 +173,7 @@ def test_a_folder_without_images_is_an_error(name: str | None, detector: Detecto
     (tmp_path / "folder").mkdir()
     if name:
         (tmp_path / "folder" / name).write_text("text")
-    expected = r"folder holds no images; expected files that end in \.bmp, \.jpeg, \.jpg, \.png, \.tif, \.tiff, \.webp$"
+    expected = r"folder holds no images; expected files that end in \.avif, \.bmp, \.gif, .*\.jpg, \.png, .*\.webp"
     with pytest.raises(FileNotFoundError, match=expected):
         predict(detector, [tmp_path / "folder"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -230,3 +231,43 @@ def test_detrex_results_are_clipped_and_still_pair_up(
         assert x + width <= image.width + 1e-2
         assert y + height <= image.height + 1e-2
     assert written == expected_rows(model, [photos / "b.png"], [1])
+
+
+def test_what_is_passed_over_is_counted(photos: Path) -> None:
+    assert passed_over([photos]) == "1 .txt"
+    (photos / "more").mkdir()
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "notes.txt", "README", ".hidden"):
+        (photos / name).touch()
+    expected = "2 .heic, 1 .txt, 1 without an ending, 1 folder (--recursive goes into them)"
+    assert passed_over([photos]).startswith(expected)
+    assert passed_over([photos / "IMG_1.HEIC"]) == ""
+
+
+def test_folders_in_folders_count_where_that_is_wished(photos: Path) -> None:
+    (photos / "more").mkdir()
+    Image.new("RGB", (9, 9)).save(photos / "more" / "deep.png")
+    assert photos / "more" / "deep.png" not in find_images([photos])
+    assert photos / "more" / "deep.png" in find_images([photos], recursive=True)
+    assert passed_over([photos], recursive=True) == "1 .txt"
+
+
+@pytest.mark.parametrize("suffix", ["gif", "avif", "jfif", "tiff", "JPG"])
+def test_other_kinds_of_images_are_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"image.{suffix}"
+    Image.new("RGB", (20, 10), "red").save(path, "JPEG" if suffix in ("jfif", "JPG") else None)
+    assert find_images([tmp_path]) == [path]
+    assert read_image(path).size == (20, 10)
+
+
+def test_boxes_are_of_the_upright_picture(detector: Detector, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    done = [predict(detector, [tmp_path / name], tmp_path / name[:-4]) for name in ("turned.png", "upright.png")]
+    turned, upright = ([(row["bbox"], row["score"]) for row in json.loads(item.results.read_text())] for item in done)
+    assert turned == upright
+    with Image.open(done[0].pictures[0]) as first, Image.open(done[1].pictures[0]) as second:
+        assert first.size == second.size
+        assert first.height > first.width

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 import torch
 import typer
 from torch import nn
@@ -35,6 +36,19 @@ def test_writes_a_detector_that_loads_by_path(script: ModuleType, shapes_folder:
     assert detector.strides == (4, 8, 16, 32)
     assert detector.category_names[1] == "ellipse"
     assert (tmp_path / "small.safetensors").stat().st_size < 10_000_000
+
+
+def test_writes_a_dino_that_loads_by_path(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    run(script, "--data", shapes_folder, "--output", path, "--epochs", "1", "--architecture", "dino", "--queries", "9")
+    detector = load_detector(str(path))
+    assert (detector.profile.family, detector.strides) == ("dino", (4, 8, 16, 32))
+    assert detector.get_submodule("network").count == 9
+
+
+def test_a_dino_starts_from_nothing(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"^--init and --dilation are for DAB-DETR; leave them out$"):
+        script.main(shapes_folder, tmp_path / "small.safetensors", architecture="dino", dilation=True)
 
 
 def test_a_continued_run_equals_an_uninterrupted_one(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
@@ -82,12 +96,16 @@ def test_starting_from_another_detector_keeps_all_but_new_categories(
     assert all(torch.equal(state[name], source[name]) for name in others)
 
 
-def test_overfits_one_batch(script: ModuleType, training: CocoData) -> None:
+@pytest.mark.parametrize("architecture", ["dab-detr", "dino"])
+def test_overfits_one_batch(architecture: str, script: ModuleType, training: CocoData) -> None:
     torch.manual_seed(0)
     columns = {category: column for column, category in enumerate(training.categories)}
     dataset = CocoDataset(training, columns, form=InputFormat(short_side=64, long_side=96))
     batch = collate([dataset[0], dataset[1]], dataset.form).to(torch.device("cpu"))
-    learner = script.Learner(script.new_network(6, 16, False))
+    if architecture == "dino":
+        learner = script.DinoLearner(script.new_dino(6, 16, script.BACKBONE))
+    else:
+        learner = script.Learner(script.new_network(6, 16, False))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     losses = []
     for _ in range(40):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from refinebox.refinement.architecture import ARCHITECTURES
 from refinebox.refinement.refiner import Refiner
 from refinebox.training.learner import observed_losses
 from refinebox.training.observation import Observation
@@ -35,23 +36,27 @@ def observation(boxes: Tensor, size: tuple[int, int] = (160, 224)) -> Observatio
     return Observation(tuple(features), boxes, boxes * 1.05, image, torch.tensor([size]), [1])
 
 
-def rebuilt(seen: Observation, padded: tuple[int, int] = (160, 224)) -> Observation:
-    record = recorded(seen, 0, len(seen.boxes), padded, STRIDES)
+def rebuilt(seen: Observation, enlargement: float, padded: tuple[int, int] = (160, 224)) -> Observation:
+    record = recorded(seen, 0, len(seen.boxes), padded, STRIDES, enlargement)
     maps = empty_maps([record], STRIDES, torch.device("cpu"))
     fill(maps, [record])
     return replace(seen, features=tuple(maps))
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("side", [0.03, 0.1, 0.3, 0.9])
-def test_the_refiner_sees_what_it_would_have_seen(side: float) -> None:
+def test_the_refiner_sees_what_it_would_have_seen(side: float, name: str) -> None:
     """Losses and their gradients from the known cells alone, at half precision, for boxes of every size."""
     seen = observation(torch.tensor([[0.3, 0.4, side, side], [0.6, 0.5, side / 2, side]]))
     torch.manual_seed(0)
-    refiner = Refiner(CHANNELS, STRIDES)
-    with torch.no_grad():
-        refiner.bboxes_refiner.bboxes_deltas.weight.mul_(0.02)  # an untrained one moves boxes further than any other
+    refiner = Refiner(CHANNELS, STRIDES, architecture=ARCHITECTURES[name])
+    # an untrained one moves boxes further than any other, or not at all
+    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.002)
     found = []
-    for observed in (replace(seen, features=tuple(f.half().float() for f in seen.features)), rebuilt(seen)):
+    for observed in (
+        replace(seen, features=tuple(f.half().float() for f in seen.features)),
+        rebuilt(seen, refiner.architecture.enlargement),
+    ):
         refiner.zero_grad()
         losses = observed_losses(refiner, observed, jitter=2, key="0")
         torch.stack(list(losses.values())).sum().backward()
@@ -66,6 +71,8 @@ def test_a_small_box_needs_few_cells_and_a_large_one_no_fine_ones() -> None:
     sizes = map_sizes((800, 1216), STRIDES)
     small = readable(torch.tensor([[100.0, 100.0, 140.0, 140.0]]), sizes, STRIDES)
     assert [kept.sum().item() for kept in small] == [28 * 28, 18 * 18, 13 * 13, 9 * 9]
+    around = readable(torch.tensor([[100.0, 100.0, 140.0, 140.0]]), sizes, STRIDES, 1.5)
+    assert [kept.sum().item() for kept in around] == [32 * 32, 20 * 20, 15 * 15, 9 * 9]
     large = readable(torch.tensor([[100.0, 100.0, 600.0, 600.0]]), sizes, STRIDES)
     assert [bool(kept.any()) for kept in large] == [False, False, True, True]
     assert not any(kept.any() for kept in readable(torch.zeros(0, 4), sizes, STRIDES))

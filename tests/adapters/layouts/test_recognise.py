@@ -214,4 +214,4 @@ def test_a_missing_projection_of_transformers_is_named(letter: str, recording: A
 
 
 def test_the_table_says_layouts_that_exist() -> None:
-    assert {entry.layout for entry in DETECTORS.values()} == {"authors", "detrex", "transformers"}
+    assert {entry.layout for entry in DETECTORS.values()} == set(layouts.TABLES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from refinebox.adapters.dab_detr import DabDetr
+from refinebox.adapters.layouts.recognise import to_authors
 from refinebox.adapters.parts.sizes import Sizes
 from refinebox.adapters.parts.swin import Swin, SwinSizes
 from torch import Tensor
@@ -138,3 +139,84 @@ def test_a_dilated_name_is_refused(published: dict[str, Tensor], tmp_path: Path)
     torch.save({"model": published}, tmp_path / "swin.pth")
     with pytest.raises(ValueError, match=r"^a Swin Transformer cannot be dilated; name a detector without DC5$"):
         load_detector("dab-detr-r50-dc5", tmp_path / "swin.pth")
+
+
+TO_TRANSFORMERS = (
+    (r"^patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
+    (r"^patch_embed\.norm\.", "swin.embeddings.norm."),
+    (r"^norm(\d)\.", lambda found: f"hidden_states_norms.stage{int(found[1]) + 1}."),
+    (r"^layers\.", "swin.encoder.layers."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".attention.o_proj."),
+    (r"\.attn\.relative_position", ".attention.relative_position_bias.relative_position"),
+)
+
+
+@pytest.mark.parametrize("side", [(96, 96), (100, 132), (62, 83), (33, 47)])
+def test_equals_that_of_transformers_at_any_size(side: tuple[int, int], swin: Swin) -> None:
+    """As mmdetection's is: maps are padded to whole windows before they are shifted, also where one window suffices."""
+    transformers = pytest.importorskip("transformers", reason="transformers is what this is compared with")
+    stages = [f"stage{stage}" for stage in range(1, 5)]
+    config = transformers.SwinConfig(
+        embed_dim=8, depths=[2, 2, 3, 2], num_heads=[2, 4, 8, 16], window_size=3, out_features=stages
+    )
+    theirs = transformers.SwinBackbone(config).eval()
+    renamed = {}
+    for key, tensor in swin.state_dict().items():
+        for here, there in TO_TRANSFORMERS:
+            key = re.sub(here, there, key)
+        if ".attn.qkv." in key:
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[key.replace("attn.qkv", f"attention.{letter}_proj")] = part
+        else:
+            renamed[key] = tensor
+    missing, unexpected = theirs.load_state_dict(renamed, strict=False)
+    assert unexpected == []
+    assert set(missing) == {"swin.layernorm.weight", "swin.layernorm.bias"}
+    images = torch.randn(2, 3, *side, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for found, wanted in zip(swin(images), theirs(images).feature_maps, strict=True):
+            torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+
+
+def mmdets(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights as mmdetection names and orders them."""
+    rules = (
+        (r"^patch_embed\.proj\.", "patch_embed.projection."),
+        (r"^layers\.", "stages."),
+        (r"\.attn\.", ".attn.w_msa."),
+        (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+        (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+    )
+    renamed = {}
+    for key, tensor in state.items():
+        for here, there in rules:
+            key = re.sub(here, there, key)
+        if "downsample" in key:  # from [cell, channel] with cells column by column to [channel, cell] row by row
+            cells = tensor.unflatten(-1, (4, -1)).transpose(-1, -2)
+            tensor = cells[..., [0, 2, 1, 3]].flatten(-2)
+        renamed[f"backbone.{key}"] = tensor
+    return renamed
+
+
+def test_mmdetections_names_and_order_are_read(swin: Swin) -> None:
+    renamed = mmdets(swin.state_dict()) | {"bbox_head.cls_branches.0.weight": torch.ones(1)}
+    found, layout = to_authors(renamed)
+    assert layout == "mmdet3"
+    own = {f"backbone.0.body.{key}": tensor for key, tensor in swin.state_dict().items()}
+    assert {key for key in found if key.startswith("backbone.")} == set(own)
+    assert [key for key, tensor in own.items() if not torch.equal(found[key], tensor)] == []
+
+
+def test_merging_in_mmdetections_order_is_unfolding(swin: Swin) -> None:
+    """Which says that the order above is theirs: they merge with torch's unfold."""
+    state = {key: tensor for key, tensor in mmdets(swin.state_dict()).items() if "stages.0.downsample" in key}
+    norm, reduction = (state[f"backbone.stages.0.downsample.{part}"] for part in ("norm.weight", "reduction.weight"))
+    bias = state["backbone.stages.0.downsample.norm.bias"]
+    maps = torch.randn(1, 8, 6, 10, generator=torch.Generator().manual_seed(0))
+    merged = F.unfold(maps, 2, stride=2).transpose(1, 2)  # [1, 15, 4 * 8]
+    wanted = F.linear(F.layer_norm(merged, (32,), norm, bias), reduction)
+    with torch.no_grad():
+        found = swin.layers[0].downsample(maps.permute(0, 2, 3, 1))
+    torch.testing.assert_close(found.flatten(1, 2), wanted, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,223 @@
+"""The detectors of libreyolo (YOLOX, YOLOv9, RTMDet, D-FINE and many more) behind that library's one interface."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from refinebox.adapters.parts import candidates
+from refinebox.adapters.parts.measured import Convention, measure
+from refinebox.adapters.parts.taps import Taps, layers, maps_in
+from torch import Tensor, nn
+
+from refinebox.boxes import to_fractions
+from refinebox.detection.detector import Detector
+from refinebox.detection.extras import library
+from refinebox.detection.output import DetectorOutput
+from refinebox.detection.profile import Choice, Profile, ids_of
+from refinebox.detection.tensors import load_tensors
+
+ABOVE, IOU, LIMIT = 0.001, 0.6, 300  # what the library's own evaluation keeps of an image
+CONSIDERED = 3000  # pairs of a box and a category before the suppression
+WORDS = {"nano": "n", "pico": "p", "tiny": "t", "small": "s", "medium": "m", "large": "l", "xlarge": "x"}
+
+
+class LibreDetector(Detector):
+    """The frozen detector around a model of libreyolo.
+
+    The library decodes boxes and chooses categories; suppression, where a family has one, comes after refinement.
+
+    Args:
+        model: the library's wrapper around a network.
+        profile: what it is called and how its images come in.
+        convention: how the library's images differ from ours.
+    """
+
+    def __init__(self, model: Any, profile: Profile, convention: Convention) -> None:
+        super().__init__(profile)
+        self.network = model.model.train(False)
+        self._model, self._convention = model, convention
+        images = torch.zeros(1, 3, profile.input.height, profile.input.width)
+        with torch.no_grad():
+            self._taps = Taps([(layer, maps_in) for layer in stages(self.network)], model._forward, images)
+        self.freeze()
+
+    def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
+        from libreyolo.postprocess.slicing import slice_batch_outputs
+
+        output, features = self._taps(self._convention.applied(images, sizes))
+        canvas = images.shape[-2], images.shape[-1]
+        chosen = [
+            self._chosen(*pairs(self._model, slice_batch_outputs(output, index), canvas), size)
+            for index, size in enumerate(sizes)
+        ]
+        return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
+
+    def _chosen(self, boxes: Tensor, columns: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = size.tolist()
+        boxes = boxes.to(size.device).clamp(min=0).minimum(size.new_tensor([width, height, width, height]))
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(-1).to(columns.device)
+        single = scores.new_zeros(int(kept.sum()), len(self.category_ids))
+        single[range(len(single)), columns[kept]] = scores[kept]
+        boxes, single = boxes[kept.to(boxes.device)], single.to(size.device)
+        rows = candidates.distinct(boxes, single, self.profile.final)
+        return to_fractions(boxes[rows], size), single[rows]
+
+    def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        return self._taps.maps(self._convention.applied(images, sizes))
+
+
+def stages(network: Any) -> Iterator[nn.Module]:
+    """The layers of a network's backbone, and of a pyramid that is wrapped around it; without a backbone, all."""
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        yield from layers(network)
+        return
+    if isinstance(getattr(backbone, "backbone", None), nn.Module):
+        yield from stages(backbone)
+    yield from layers(backbone)
+
+
+def pairs(
+    model: Any, output: Any, canvas: tuple[int, int], above: float = ABOVE, iou: float = 1.0, limit: int = CONSIDERED
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes ``[M, 4]`` xyxy in pixels of the input, columns ``[M]`` and scores ``[M]`` that the library finds.
+
+    An ``iou`` of 1 leaves the library's suppression nothing to do.
+    """
+    size = canvas[1], canvas[0]
+    found = model._postprocess(output, above, iou, size, max_det=limit, ratio=1.0)
+    boxes, columns, scores = (torch.as_tensor(found[key]) for key in ("boxes", "classes", "scores"))
+    return boxes.float().reshape(-1, 4), columns.long().reshape(-1), scores.float().reshape(-1)
+
+
+def suppresses(model: Any, canvas: tuple[int, int]) -> bool:
+    """Whether the library's post-processing drops boxes because they overlap; families that predict sets do not."""
+    images = torch.rand(1, 3, *canvas, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        output = model._forward(images)
+    counts = [len(pairs(model, output, canvas, above=-1.0, iou=iou)[0]) for iou in (0.01, 1.0)]
+    return counts[0] != counts[1]
+
+
+def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector:
+    """The frozen detector of a family and a size.
+
+    Args:
+        model: family and size, as ``yolox-n`` or the library's ``LibreYOLOXn``; the size may be left to the tensors.
+        state: the tensors; None for the library's own weights, which it downloads once.
+        where: the file, or what to call it in messages.
+
+    Raises:
+        ValueError: libreyolo is missing, has no such detector, or the tensors do not fit it.
+        ConnectionError: the weights could not be downloaded.
+    """
+    libreyolo = library("libreyolo", "libreyolo")
+    kind, size = find(model, state)
+    if state is None:
+        wrapper = _downloaded(libreyolo, f"{kind.FILENAME_PREFIX}{size}{kind.WEIGHT_EXT}")
+    else:
+        wrapper = _opened(kind, size, state, where)
+    settings = {"family": kind.FAMILY, "size": size, "classes": wrapper.nb_classes}
+    return detector(wrapper, Profile(f"libreyolo:{kind.FAMILY}-{size}", "libreyolo", settings=settings))
+
+
+def detector(model: Any, profile: Profile) -> Detector:
+    """The frozen detector around the library's wrapper; what the profile leaves open is measured."""
+    model.model.train(False)
+    form, convention = measure(model._preprocess)
+    if profile.category_ids:
+        return LibreDetector(model, profile, convention)
+    suppressing = suppresses(model, (form.height, form.width))
+    names = [str(model.names[column]) for column in range(model.nb_classes)]
+    ids = ids_of(names)
+    return LibreDetector(
+        model,
+        replace(
+            profile,
+            classification="probability",
+            category_ids=ids,
+            category_names={i: name for i, name in zip(ids, names, strict=True) if name != f"class_{i}"},
+            input=form,
+            choice=Choice("suppression" if suppressing else "pairs", LIMIT, above=ABOVE, iou=IOU),
+        ),
+        convention,
+    )
+
+
+def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
+    """The frozen detector of a file that refinebox wrote."""
+    library("libreyolo", "libreyolo")
+    settings = profile.settings
+    kind = next(kind for kind in kinds() if settings["family"] == kind.FAMILY)
+    model = kind._from_scratch(size=settings["size"], nb_classes=settings["classes"], device="cpu")
+    load_tensors(model.model, state, profile.name)
+    return detector(model, profile)
+
+
+def known() -> list[str]:
+    """Family and size of the library's detectors."""
+    library("libreyolo", "libreyolo")
+    return [f"{kind.FAMILY}-{size}" for kind in kinds() for size in kind.INPUT_SIZES]
+
+
+def about(model: str) -> dict[str, str]:
+    """What the library says of a detector, in words; raises ValueError where it has none of that name."""
+    library("libreyolo", "libreyolo")
+    kind, size = find(model, None)
+    return {
+        "family": kind.FAMILY,
+        "input": f"{kind.INPUT_SIZES[size]} pixels a side",
+        "licence": "MIT for the code; the weights have their authors' (docs/detectors.md)",
+        "weights": f"by libreyolo, on first use: {kind.FILENAME_PREFIX}{size}{kind.WEIGHT_EXT}",
+    }
+
+
+def kinds() -> list[Any]:
+    """The library's families that detect boxes."""
+    from libreyolo.models.base import BaseModel
+
+    return [kind for kind in BaseModel._registry if "detect" in kind.SUPPORTED_TASKS]
+
+
+def find(model: str, state: Mapping[str, Tensor] | None) -> tuple[Any, str]:
+    """Class and size for a name, the size from the tensors where the name has none.
+
+    Raises:
+        ValueError: there is no such family or size.
+    """
+    plain = re.sub(r"[-_ ]|^libre|\.pt$", "", model.lower())
+    for word, letter in WORDS.items():
+        plain = re.sub(f"{word}$", letter, plain)
+    for kind in kinds():
+        beginnings = {re.sub(r"[-_ ]|^libre", "", name.lower()) for name in (kind.FAMILY, kind.FILENAME_PREFIX)}
+        sizes = {beginning + size.lower(): size for beginning in beginnings for size in kind.INPUT_SIZES}
+        if plain in sizes:
+            return kind, sizes[plain]
+        if plain in beginnings and state is not None and (size := kind.detect_size(dict(state))):
+            return kind, size
+    families = ", ".join(f"{kind.FAMILY}-{'|'.join(kind.INPUT_SIZES)}" for kind in kinds())
+    raise ValueError(f"libreyolo has no detector {model!r}; known: {families}")
+
+
+def _opened(kind: Any, size: str, state: Mapping[str, Tensor], where: str) -> Any:
+    """The library's model with the tensors of a file, which the library may rename but not leave out."""
+    classes = kind.detect_nb_classes(dict(state)) or 80
+    model = kind._from_scratch(size=size, nb_classes=classes, device="cpu")
+    renamed = model._prepare_state_dict(dict(state))
+    model._prepare_model_for_state_dict(renamed)
+    counters = {key: x for key, x in model.model.state_dict().items() if key.endswith("num_batches_tracked")}
+    load_tensors(model.model, {**counters, **renamed}, where)
+    return model
+
+
+def _downloaded(libreyolo: Any, name: str) -> Any:
+    try:
+        return libreyolo.LibreYOLO(name, device="cpu")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise ConnectionError(
+            f"libreyolo could not get {name} ({reason}); try again, put it into the folder weights, or pass the "
+            "file as weights (--weights FILE)"
+        ) from error

@@ -1,0 +1,85 @@
+"""A few hundred distinct candidates out of the thousands of boxes of a dense detector."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import nms
+
+from refinebox.detection.choice import Choice, choose
+
+ROWS = 300  # candidates of an image, where the detector does not return more detections
+DISTINCT = 0.7  # overlap above which two boxes are candidates for the same object, whatever their categories
+
+
+def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
+    """``[N]`` rows to hand over: those of the detector's own detections, then others that overlap none of them much.
+
+    Chosen among these rows alone, the detections stay the same as long as no box moves: whatever is left out or put
+    behind is worse than what suppresses it. The others are there for boxes that move apart.
+
+    Args:
+        boxes: ``[M, 4]`` xyxy, in pixels.
+        scores: ``[M, K]``; 0 for pairs that the detector does not consider.
+        choice: how the detector chooses.
+    """
+    rows = max(ROWS, choice.limit)
+    own = _unique(choose(choice, scores, boxes).query)
+    best = scores.amax(-1)
+    free = best > 0
+    free[own] = False
+    others = free.nonzero()[:, 0]
+    if len(own) >= rows or not len(others):
+        return own
+    both = torch.cat([own, others])
+    kept = nms(boxes[both], torch.cat([best[own] + 2, best[others]]), DISTINCT)  # detections suppress the others
+    further = both[kept[kept >= len(own)]]
+    return torch.cat([own, further[: rows - len(own)]])
+
+
+def considered(scores: Tensor, above: float, limit: int, *, by_category: bool = False) -> tuple[Tensor, Tensor]:
+    """The rows that take part in a suppression, and their scores.
+
+    Args:
+        scores: ``[N, K]``.
+        above: only pairs with a score above this take part,
+        limit: and of these the best so many, of all categories together,
+        by_category: or of each.
+
+    Returns:
+        ``[M]`` rows with such a pair, and their ``[M, K]`` scores: 0 for pairs that only the limit leaves out, so that
+        a choice among the pairs above finds the same.
+    """
+    there = scores > above
+    if by_category:
+        best = scores.topk(min(limit, len(scores)), dim=0).indices
+        kept = torch.zeros_like(there).scatter_(0, best, True) & there
+    else:
+        pairs = there.flatten().nonzero()[:, 0]
+        best = scores.flatten()[pairs].topk(min(limit, len(pairs))).indices
+        kept = torch.zeros_like(there).flatten().index_fill_(0, pairs[best], True).view_as(there)
+    rows = kept.any(-1).nonzero()[:, 0]
+    return rows, scores[rows].masked_fill((there & ~kept)[rows], 0)
+
+
+def _unique(rows: Tensor) -> Tensor:
+    """Each row once, in the order of its first appearance."""
+    seen: dict[int, None] = dict.fromkeys(rows.tolist())
+    return torch.tensor(list(seen), dtype=torch.int64, device=rows.device)
+
+
+def batched(images: Sequence[tuple[Tensor, Tensor]], choice: Choice) -> tuple[Tensor, Tensor]:
+    """``[B, Q, 4]`` boxes and ``[B, Q, K]`` probabilities of images with cxcywh ``[N, 4]`` and ``[N, K]``.
+
+    There are as many rows as :func:`distinct` gives at most; those that an image does not use are boxes in its middle
+    with scores of 0.
+    """
+    rows = max(ROWS, choice.limit)
+    boxes, scores = zip(*(_filled(*image, rows) for image in images), strict=True)
+    return torch.stack(boxes), torch.stack(scores)
+
+
+def _filled(boxes: Tensor, scores: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    missing = rows - len(boxes)
+    return F.pad(boxes, (0, 0, 0, missing), value=0.5), F.pad(scores, (0, 0, 0, missing))

@@ -1,0 +1,18 @@
+"""``refinebox info``: what is in a file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLE = "Example: refinebox info runs/first/best.safetensors"
+
+
+def info(file: Annotated[Path, typer.Argument(help="A refiner, or a detector that refinebox wrote.")]) -> None:
+    """Say what a refiner or an upgraded checkpoint is made of, and what it gained."""
+    from refinebox.refinement.description import described
+
+    lines = described(file)
+    width = max(map(len, lines)) + 1
+    for what, value in lines.items():
+        typer.echo(f"{what + ':':<{width}} {value}")

@@ -1,0 +1,54 @@
+"""Which parts a refiner is made of: named sets, and how they are written to a file and read back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+Moves = Literal["logit", "relative"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The parts of a refiner. :data:`PUBLISHED` is the paper's; :data:`SPATIAL` is what docs/results.md found best.
+
+    Attributes:
+        smoothed: a 3x3 convolution ends every level of the pyramid.
+        placed: the head reads what lies where inside a box, beside the mean over it.
+        enlargement: side of the pooled area over the side of the box, about its centre.
+        moves: of the ``logit`` of each coordinate, or ``relative`` to the box's own sides. Boxes moved the second way
+            are cut at the borders of the image in the end, and their losses are relative to the object's sides.
+    """
+
+    smoothed: bool = True
+    placed: bool = True
+    enlargement: float = 1.5
+    moves: Moves = "relative"
+
+    @property
+    def name(self) -> str:
+        """What it is called in :data:`ARCHITECTURES`, or ``custom``."""
+        return next((name for name, other in ARCHITECTURES.items() if other == self), "custom")
+
+
+PUBLISHED = Architecture(placed=False, enlargement=1.0, moves="logit")
+SPATIAL = Architecture()
+ARCHITECTURES = {"published": PUBLISHED, "spatial": SPATIAL}
+
+
+def from_metadata(metadata: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture that a refiner's file names; files that name none, as all did before 0.2, are published ones.
+
+    Raises:
+        ValueError: it has parts that this version does not know.
+    """
+    parts = metadata.get("architecture")
+    if parts is None:
+        return PUBLISHED
+    known = [field.name for field in fields(Architecture)]
+    unknown = sorted(set(parts) - set(known))
+    if unknown or parts.get("moves") not in ("logit", "relative"):
+        what = ", ".join(unknown) or f"moves {parts.get('moves')!r}"
+        raise ValueError(
+            f"{where} holds a refiner with {what}; this version knows {', '.join(known)}: update refinebox"
+        )
+    return Architecture(**parts)

@@ -1,0 +1,76 @@
+"""What is in a file that refinebox reads or wrote, in words."""
+
+from pathlib import Path
+from typing import Any
+
+from refinebox.files import checkpoint
+from refinebox.refinement.architecture import from_metadata
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.refiner_file import build_refiner
+
+
+def described(path: Path) -> dict[str, str]:
+    """Lines about a refiner, an upgraded detector or a plain one, by what they tell.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or holds nothing of refinebox's.
+    """
+    tensors, metadata = checkpoint.read(path)
+    kind = metadata.get("kind", "refiner")
+    lines = {"kind": kind if metadata else "refiner, as published"}
+    if kind == "detector":
+        return lines | about_detector(metadata["detector"])
+    upgraded = kind == "upgraded detector"
+    own = {
+        name.removeprefix("refiner."): tensor for name, tensor in tensors.items() if not name.startswith("detector.")
+    }
+    about = metadata["refiner"] if upgraded else metadata
+    refiner = build_refiner(own, about, str(path))
+    lines |= about_detector(metadata["detector"]) if upgraded else {}
+    lines |= about_refiner(refiner, about, str(path))
+    return lines | about_gain(metadata)
+
+
+def about_detector(detector: dict[str, Any]) -> dict[str, str]:
+    """Of the frozen detector in a file."""
+    voting = (detector.get("choice") or {}).get("voting")
+    lines = {"detector": f"{detector['name']} ({detector['family']}), {len(detector['categories'])} categories"}
+    return lines | ({"voting": f"candidates with IoU ≥ {voting:g}"} if voting else {})
+
+
+def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[str, str]:
+    """Of the refiner: what it is made of and what it reads."""
+    parts = from_metadata(about, where)
+    made_of = [
+        f"pyramid {'with' if parts.smoothed else 'without'} output convolutions",
+        f"head reads {'mean and places' if parts.placed else 'mean'}",
+        f"area {parts.enlargement:g} x the box",
+        f"{parts.moves} moves",
+    ]
+    lines = {
+        "architecture": f"{parts.name}: {', '.join(made_of)}; {refiner.steps} steps",
+        "reads": f"{'/'.join(map(str, refiner.channels))} channels at strides {'/'.join(map(str, refiner.strides))}",
+        "parameters": f"{sum(parameter.numel() for parameter in refiner.parameters()):,}",
+    }
+    if refiner.quality is not None:
+        lines["quality"] = f"scores follow it with a strength of {refiner.quality.strength.item():.2g}"
+    if isinstance(about.get("detector"), str):
+        lines["trained on"] = f"{about['detector']} (sha256 {about['detector_sha256'][:12]})"
+    return lines
+
+
+def about_gain(metadata: dict[str, Any]) -> dict[str, str]:
+    """What validation and held-out images said, where the file knows it."""
+    lines = {}
+    stages = [(name, metadata.get(name)) for name in ("before", "clipped", "after")]
+    known = [f"{stage['AP']:.1f} {name}" for name, stage in stages if stage and stage.get("AP") is not None]
+    if known:
+        lines["validation AP"] = ", ".join(known)
+    if choice := metadata.get("choice"):
+        gain = choice["boxes"]
+        lines["held out"] = (
+            f"{choice['images']} training images: {gain['mean']:+.1f} AP "
+            f"(95 %: {gain['low']:+.1f} to {gain['high']:+.1f}), so {'apply' if choice['refine'] else 'do not apply'}"
+        )
+    return lines

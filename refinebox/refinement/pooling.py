@@ -1,0 +1,52 @@
+"""Features inside boxes: RoIAlign (Mask R-CNN, section 3) from the pyramid level of a box's size."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align
+
+ROI_SIDE = 7
+
+
+def pool(
+    pyramid: Sequence[Tensor], strides: Sequence[int], pixels: Tensor, image: Tensor, enlargement: float = 1.0
+) -> Tensor:
+    """``[M, C, 7, 7]`` features inside boxes, each from its own level.
+
+    Args:
+        pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse.
+        strides: of the levels, in pixels.
+        pixels: ``[M, 4]`` xyxy, pixels, not clipped.
+        image: ``[M]`` int64, which image of the batch each box is in.
+        enlargement: what the sides are multiplied by before pooling; the level is that of the box itself.
+    """
+    rois = torch.cat([image[:, None].to(pixels), enlarged(pixels, enlargement)], dim=1)  # [M, 5]
+    level_of = levels(pixels, strides)
+    pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], ROI_SIDE, ROI_SIDE)
+    for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
+        # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
+        rows = (level_of == level).nonzero()[:, 0]
+        pooled[rows] = roi_align(feature, rois[rows], ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)
+    return pooled
+
+
+def enlarged(pixels: Tensor, enlargement: float) -> Tensor:
+    """Boxes ``[M, 4]`` (xyxy) with their sides multiplied about their centres."""
+    if enlargement == 1:
+        return pixels
+    reach = (enlargement - 1) / 2 * (pixels[:, 2:] - pixels[:, :2])  # [M, 2]
+    return torch.cat([pixels[:, :2] - reach, pixels[:, 2:] + reach], dim=1)
+
+
+def levels(pixels: Tensor, strides: Sequence[int]) -> Tensor:
+    """``[M]`` place in ``strides`` of each box's level (xyxy, pixels): 224 pixels of side belong to stride 16.
+
+    That is FPN's equation 1 where every stride doubles the one before; in general it is the coarsest level that is not
+    coarser than the box asks for.
+    """
+    sides = ((pixels[:, 2] - pixels[:, 0]) * (pixels[:, 3] - pixels[:, 1])).sqrt()
+    # the epsilon stands inside the logarithm here, unlike in torchvision
+    wanted = 4 + torch.log2(sides / 224 + 1e-8)  # [M], of which power of two the stride should be
+    return sum(((wanted >= math.log2(stride)).long() for stride in strides[1:]), torch.zeros_like(wanted).long())

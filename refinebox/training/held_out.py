@@ -1,0 +1,123 @@
+"""Is the refiner worth it? Decided on training images that it never learned from, by a paired interval above zero."""
+
+import random
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from refinebox import distributed
+from refinebox.data.annotations import CocoData
+from refinebox.data.categories import Matching
+from refinebox.detection.detector import Detector
+from refinebox.evaluation.bootstrap import Interval, difference
+from refinebox.evaluation.detect import detect, evaluate
+from refinebox.evaluation.link import Link
+from refinebox.files import checkpoint
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner_file import load_refiner_and_history
+from refinebox.training.quality import train_quality
+from refinebox.training.settings import Settings
+
+FEWEST, MOST = 10, 1000  # images that are held out; an interval over fewer says nothing, more say nothing new
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the held-out images say.
+
+    Attributes:
+        images: how many there are.
+        refine: whether the refiner is worth applying.
+        rescore: whether its quality head is, too.
+        boxes: gain of AP by the moved boxes over the detector's own, cut at the borders alike.
+        scores: further gain by the quality head; None without one.
+    """
+
+    images: int
+    refine: bool
+    rescore: bool
+    boxes: Interval
+    scores: Interval | None = None
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, Any]) -> Self | None:
+        """From what a refiner's file says; None where nothing was held out."""
+        if (found := metadata.get("choice")) is None:
+            return None
+        scores = found["scores"] and Interval(**found["scores"])
+        return cls(**{**found, "boxes": Interval(**found["boxes"]), "scores": scores})
+
+    def __str__(self) -> str:
+        """A clause for the verdict."""
+        text = f"{self.images} training images that were held out say {_shown(self.boxes)}"
+        if self.scores is not None:
+            text += f", and its scores {_shown(self.scores)}, so they are {'kept' if self.rescore else 'left alone'}"
+        return f"{text} (a detector that was trained on these images looks better there than it is)"
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.mean:+.1f} (95 %: {interval.low:+.1f} to {interval.high:+.1f})"
+
+
+def hold_out(training: CocoData, share: float, seed: int) -> tuple[CocoData, CocoData | None]:
+    """The images to learn from, and a random ``share`` of those with objects to choose by; None if it is too small."""
+    with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
+    ids = [entry["id"] for entry in training.images if entry["id"] in with_objects]
+    count = min(MOST, round(share * len(ids)))
+    if count < FEWEST:
+        return training, None
+    held = set(random.Random(f"held out {seed}").sample(ids, count))
+    return without(training, held), without(training, {entry["id"] for entry in training.images} - held)
+
+
+def without(data: CocoData, ids: set[int]) -> CocoData:
+    """``data`` without these images and their objects."""
+    return replace(
+        data,
+        images=[entry for entry in data.images if entry["id"] not in ids],
+        annotations=[entry for entry in data.annotations if entry["image_id"] not in ids],
+    )
+
+
+def conclude(
+    path: Path,
+    detector: Detector,
+    learned: CocoData,
+    held_out: CocoData | None,
+    validation: CocoData,
+    settings: Settings,
+    categories: Matching,
+    *,
+    batch_size: int,
+    workers: int,
+) -> None:
+    """Trains the quality head if it is asked for, chooses, and writes both into the refiner's file at ``path``.
+
+    Without held-out images nothing is chosen: the head, if it is asked for, is kept.
+    """
+    distributed.gathered([])  # until the first process has written the file
+    refiner, history = load_refiner_and_history(path)
+    refiner.to(next(detector.parameters()).device)
+    refiner.quality = None  # of an earlier end of the same training
+    plain = deepcopy(refiner)
+    asked: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "unreadable": list[str]()}
+    links = [Link.between(detector, data, categories) for data in (learned, validation)]
+    if settings.quality:
+        refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
+    if held_out is not None:
+        others = {"rescored": refiner} if settings.quality else {}
+        rows = detect(RefinedDetector(detector, plain), held_out, links[0], others=others, **asked)
+        boxes = difference(held_out, rows.get("clipped", rows["before"]), rows["after"])
+        scores = difference(held_out, rows["after"], rows["rescored"]) if settings.quality else None
+        rescore = scores is not None and scores.low > 0
+        if not rescore:
+            refiner.quality = None
+        history["choice"] = asdict(Choice(len(held_out.images), boxes.low > 0, rescore, boxes, scores))
+    if refiner.quality is not None:
+        model = RefinedDetector(detector, refiner)
+        history["after"] = evaluate(model, validation, links[1], **asked)["after"]
+    if distributed.rank() == 0:
+        checkpoint.write(path, refiner.state_dict(), history)
+    distributed.gathered([])

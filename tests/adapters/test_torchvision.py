@@ -1,0 +1,142 @@
+"""torchvision's detection models: with no refinement, detections are the library's own."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from adapter_contract import AdapterContract
+from PIL import Image
+from refinebox.adapters.torchvision import known
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+from torchvision.transforms.v2 import functional as transforms
+
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import load_detector
+
+CLASSIFIER = re.compile(r"(cls_logits|cls_score|classification_head\.module_list\.\d+(\.1)?)$")
+SHORT, LONG = 128, 192  # pixels
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8)).resize((144, 96))
+
+
+def model(name: str, columns: int = 7) -> Any:
+    """With random weights that find something: scores differ from box to box, and none is near 1."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=columns).train(False)
+    if network.transform.fixed_size is None:
+        network.transform.min_size, network.transform.max_size = (SHORT,), LONG
+    for key, tensor in network.state_dict().items():
+        if key.endswith("running_var"):
+            tensor.fill_(0.3)
+    handles = [
+        module.register_forward_hook(calibrate)
+        for key, module in network.named_modules()
+        if CLASSIFIER.search(key) and isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    assert handles
+    with torch.no_grad():
+        network([tensor_of(PICTURE)])
+    for handle in handles:
+        handle.remove()
+    return network
+
+
+def calibrate(module: Any, _inputs: Any, output: Tensor) -> Tensor:
+    """Brings logits to a deviation of 1.5 around 0."""
+    module.weight.data *= 1.5 / output.std()
+    module.bias.data.zero_()
+    return output
+
+
+def tensor_of(picture: Image.Image) -> Tensor:
+    pixels: Tensor = transforms.to_dtype(transforms.pil_to_tensor(picture), torch.float32, scale=True)
+    return pixels
+
+
+def opened(network: Any, name: str, folder: Path) -> Detector:
+    torch.save(network.state_dict(), folder / "weights.pth")
+    detector = load_detector(f"torchvision:{name}", folder / "weights.pth")
+    if not detector.profile.input.fixed:
+        assert (detector.profile.input.short_side, detector.profile.input.multiple) in ((800, 32), (320, 32))
+        detector.resize(SHORT, LONG)
+    return detector
+
+
+@pytest.mark.parametrize("name", known())
+def test_detections_equal_the_librarys(name: str, tmp_path: Path) -> None:
+    network = model(name, columns=2 if "keypoint" in name else 7)
+    detector = opened(network, name, tmp_path)
+    with torch.no_grad():
+        (wanted,) = network([tensor_of(PICTURE)])
+    (found,) = detector.predict([PICTURE])
+    assert len(wanted["scores"]) > 5
+    assert len(found.scores) == len(wanted["scores"])
+    torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-5, rtol=1e-4)
+    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        same = ((wanted["boxes"] - box).abs().amax(1) < 0.01) & ((wanted["scores"] - score).abs() < 1e-4)
+        assert (same & (wanted["labels"] == label)).any()
+
+
+class TestRetinaNet(AdapterContract):
+    @pytest.fixture(scope="class")
+    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+        name = "retinanet_resnet50_fpn_v2"
+        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+
+
+class TestFasterRcnn(AdapterContract):
+    @pytest.fixture(scope="class")
+    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+        name = "fasterrcnn_mobilenet_v3_large_fpn"
+        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+
+
+class TestSsdLite(AdapterContract):
+    @pytest.fixture(scope="class")
+    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+        name = "ssdlite320_mobilenet_v3_large"
+        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+
+
+@pytest.mark.parametrize(("name", "first"), [("fasterrcnn_resnet50_fpn", 1), ("fcos_resnet50_fpn", 0)])
+def test_categories_come_from_the_tensors(name: str, first: int, tmp_path: Path) -> None:
+    detector = opened(model(name, columns=5), name, tmp_path)
+    assert detector.category_ids == tuple(range(first, 5))
+    assert detector.category_names == {}
+
+
+def test_the_librarys_own_columns_are_cocos(tmp_path: Path) -> None:
+    detector = opened(model("ssd300_vgg16", columns=91), "ssd300_vgg16", tmp_path)
+    assert detector.category_ids == tuple(range(1, 91))
+    assert detector.category_names[18] == "dog"
+    assert detector.profile.input.height == detector.profile.input.width == 300
+
+
+def test_frozen_normalisation_is_told_from_the_tensors(tmp_path: Path) -> None:
+    """The library's own weights have it, and no counters of batches."""
+    network = model("fcos_resnet50_fpn")
+    state = {key: x for key, x in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / "weights.pth")
+    detector = load_detector("torchvision:fcos_resnet50_fpn", tmp_path / "weights.pth")
+    assert isinstance(detector.get_submodule("network.backbone.body.bn1"), FrozenBatchNorm2d)
+    detector.resize(SHORT, LONG)
+    with torch.no_grad():
+        (wanted,) = network([tensor_of(PICTURE)])
+    torch.testing.assert_close(detector.predict([PICTURE])[0].scores, wanted["scores"], atol=1e-5, rtol=1e-4)
+
+
+def test_another_models_weights_are_refused(tmp_path: Path) -> None:
+    torch.save(model("ssd300_vgg16").state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/weights.pth: the checkpoint lacks .*; expected \d+ tensors$"):
+        load_detector("torchvision:retinanet_resnet50_fpn", tmp_path / "weights.pth")
+
+
+def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    expected = r"^could not download https://download\.pytorch\.org/.*\(tests have no network\); try again, or download"
+    with pytest.raises(ConnectionError, match=expected):
+        load_detector("torchvision:ssd300_vgg16")

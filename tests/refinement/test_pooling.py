@@ -1,0 +1,39 @@
+"""Features inside boxes: which level, and how much around the box."""
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from refinebox.refinement.pooling import enlarged, levels, pool
+
+
+@pytest.mark.parametrize(
+    ("side", "level"), [(0, 0), (10, 0), (111, 0), (113, 1), (223, 1), (225, 2), (449, 3), (5000, 3)]
+)
+def test_level_grows_with_the_side(side: float, level: int) -> None:
+    assert levels(torch.tensor([[3.0, 5.0, 3 + side, 5 + side]]), (4, 8, 16, 32)).item() == level
+
+
+@pytest.mark.parametrize(
+    ("strides", "expected"),
+    [((16,), [0, 0, 0]), ((14,), [0, 0, 0]), ((7, 14, 28), [0, 1, 2]), ((8, 16, 32), [0, 1, 2])],
+)
+def test_any_strides_have_levels(strides: tuple[int, ...], expected: list[int]) -> None:
+    """The coarsest level that is not coarser than a fourteenth of the side."""
+    boxes = torch.tensor([[0.0, 0.0, side, side] for side in (100.0, 230.0, 500.0)])
+    assert levels(boxes, strides).tolist() == expected
+
+
+def test_boxes_grow_about_their_centres() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 80.0]])
+    assert enlarged(boxes, 1.5).tolist() == [[5.0, 5.0, 35.0, 95.0]]
+    assert enlarged(boxes, 1.0) is boxes
+
+
+def test_the_level_is_that_of_the_box_and_the_area_that_around_it() -> None:
+    torch.manual_seed(0)
+    pyramid = [torch.randn(1, 3, 64, 64), torch.randn(1, 3, 32, 32)]
+    box = torch.tensor([[60.0, 60.0, 160.0, 160.0]])  # 100 pixels: the finer level; 150 would be the coarser
+    found = pool(pyramid, (4, 8), box, torch.tensor([0]), 1.5)
+    area = torch.tensor([[0.0, 35.0, 35.0, 185.0, 185.0]])
+    torch.testing.assert_close(found, roi_align(pyramid[0], area, 7, 1 / 4, sampling_ratio=2, aligned=True))

@@ -1,0 +1,137 @@
+"""Held-out images decide, and what they decide stands in the file."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from refinebox.data import annotations, layout, shapes
+from refinebox.data.annotations import CocoData
+from refinebox.detection.detector import Detector
+from refinebox.evaluation.bootstrap import Interval
+from refinebox.evaluation.evaluator import Metrics
+from refinebox.evaluation.rows import Rows
+from refinebox.refinement.architecture import SPATIAL
+from refinebox.refinement.quality import Quality
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.refiner_file import load_refiner_and_history
+from refinebox.training import held_out as deciding
+from refinebox.training.held_out import FEWEST, Choice, conclude, hold_out
+from refinebox.training.run import write_refiner
+from refinebox.training.settings import Settings
+from refinebox.training.verdict import Report
+
+METRICS: Metrics = {"AP": 40.0}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
+    folder = tmp_path_factory.mktemp("many")
+    shapes.generate(folder, "train", 24, seed=0)
+    return annotations.read(*layout.find(folder, "train"))
+
+
+def test_the_split_is_by_image_and_seeded(many: CocoData) -> None:
+    learned, held_out = hold_out(many, 0.5, seed=0)
+    assert held_out is not None
+    ids = [{entry["id"] for entry in data.images} for data in (learned, held_out)]
+    assert ids[0] | ids[1] == {entry["id"] for entry in many.images}
+    assert not ids[0] & ids[1]
+    assert len(ids[1]) == 12
+    for data, own in zip((learned, held_out), ids, strict=True):
+        assert {entry["image_id"] for entry in data.annotations} == own
+    assert hold_out(many, 0.5, seed=0)[1] == held_out
+    assert hold_out(many, 0.5, seed=1)[1] != held_out
+
+
+def test_few_images_are_all_learned_from(many: CocoData) -> None:
+    assert hold_out(many, (FEWEST - 1) / 24, seed=0) == (many, None)
+    assert hold_out(many, 0.0, seed=0) == (many, None)
+
+
+def test_images_without_objects_decide_nothing(many: CocoData) -> None:
+    empty = many.images[0]["id"]
+    part = replace(many, annotations=[entry for entry in many.annotations if entry["image_id"] != empty])
+    for seed in range(4):
+        held_out = hold_out(part, 0.5, seed)[1]
+        assert held_out is not None
+        assert empty not in {entry["id"] for entry in held_out.images}
+
+
+def truth(data: CocoData, shift: float, scores: float | None = None) -> Rows:
+    """Every object, found ``shift`` of its width to the right, with random scores or the best."""
+    random = np.random.default_rng(0)
+    rows = []
+    for entry in data.annotations:
+        x, y, w, h = entry["bbox"]
+        rows.append([entry["image_id"], x + shift * w, y, w, h, scores or random.random(), entry["category_id"]])
+        rows.append([entry["image_id"], 0, 0, 3, 3, random.random(), entry["category_id"]])  # of nothing
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("quality", [True, False], ids=["quality", "boxes"])
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.3], ids=["better", "equal", "worse"])
+def test_the_choice_is_made_and_written(
+    shift: float,
+    quality: bool,
+    detector: Detector,
+    many: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def found(_: Detector, data: CocoData, *__: Any, others: dict[str, Any], **___: Any) -> dict[str, Rows]:
+        rows = {"before": truth(data, 0.9), "clipped": truth(data, 0.2), "after": truth(data, shift)}
+        return rows | {name: truth(data, shift, scores=1.0) for name in others}
+
+    refiner = Refiner(detector.channels, detector.strides, architecture=SPATIAL)
+    path = tmp_path / "best.safetensors"
+    best = {"before": METRICS, "clipped": METRICS, "after": METRICS, "weights": "averaged", "far_matches": 0.2}
+    write_refiner(path, refiner, detector, {}, best)
+    monkeypatch.setattr(deciding, "detect", found)
+    monkeypatch.setattr(deciding, "train_quality", lambda *_: Quality(refiner.steps, len(detector.category_ids)))
+    learned, held_out = hold_out(many, 0.5, seed=0)
+    settings = Settings(quality=quality)
+    conclude(path, detector, learned, held_out, validation, settings, "check", batch_size=2, workers=0)
+    written, history = load_refiner_and_history(path)
+    chosen = Choice.read(history)
+    assert chosen is not None
+    assert (chosen.images, chosen.refine, chosen.rescore) == (12, shift == 0.0, quality)
+    assert np.sign(round(chosen.boxes.mean, 6)) == np.sign(0.2 - shift)
+    assert (written.quality is not None) == quality
+    assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in refiner.state_dict().items())
+
+
+def test_without_held_out_images_the_head_is_kept(
+    detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refiner = Refiner(detector.channels, detector.strides, architecture=SPATIAL)
+    path = tmp_path / "best.safetensors"
+    write_refiner(path, refiner, detector, {}, {"before": METRICS, "after": METRICS})
+    monkeypatch.setattr("refinebox.training.quality.STEPS", 2)
+    conclude(path, detector, training, None, validation, Settings(quality=True), "check", batch_size=2, workers=0)
+    written, history = load_refiner_and_history(path)
+    assert written.quality is not None
+    assert Choice.read(history) is None
+    assert history["after"]["AP"] != METRICS["AP"]  # evaluated with the head
+
+
+def report(gain: float, choice: Choice | None = None, far: float = 0.0) -> str:
+    clipped: Metrics = {"AP": 40.5}
+    return Report(Path("best"), METRICS, {"AP": 40.5 + gain}, "last", 9.0, clipped, choice, far).verdict()
+
+
+def test_the_verdict_tells_what_was_chosen_and_why() -> None:
+    good, bad = Interval(2.0, 1.0, 3.0, 9), Interval(0.5, -1.0, 2.0, 9)
+    assert report(2.0, Choice(80, True, False, good, bad)) == (
+        "validation AP 40.0 (40.5 cut at the borders) → 42.5 (+2.0) in 9 s; 80 training images that were held out say "
+        "+2.0 (95 %: +1.0 to +3.0), and its scores +0.5 (95 %: -1.0 to +2.0), so they are left alone (a detector that "
+        "was trained on these images looks better there than it is); the refiner (last weights) is in best"
+    )
+    refused = report(2.0, Choice(20, False, False, bad), far=0.34)
+    assert ": the refiner is NOT WORTH applying as far as can be told (34 % of the objects had no predicted" in refused
+    assert "20 held-out images tell little; --held-out takes a larger share" in refused
+    assert "makes these boxes WORSE" in report(-0.1)
