@@ -18,6 +18,7 @@ from refinebox.commands import (
     memory,
     oracle_analysis,
     predict,
+    refine,
     train,
 )
 from refinebox.commands.console import patient_streams
@@ -78,5 +79,6 @@ app.command(epilog=apply.EXAMPLE)(apply.apply)
 app.command(epilog=export.EXAMPLE)(export.export)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
+app.command(epilog=refine.EXAMPLE)(refine.refine)
 app.command(epilog=info.EXAMPLE)(info.info)
 app.command(epilog=env.EXAMPLE)(env.env)

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DetectorName, Ema, Weights
+from refinebox.commands.options import DetectorName, Ema, Features, Weights
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
 
 def apply(
-    detector: DetectorName,
     output: Annotated[Path, typer.Option(help="The upgraded checkpoint to write.")],
+    detector: DetectorName = None,
+    features: Features = None,
     refiner: Annotated[
         str | None,
         typer.Option(help="best.safetensors of a run, a published model_final.pth, or the word published."),
@@ -38,9 +39,11 @@ def apply(
 
     refiner_file = Path(refiner) if refiner else None
     if refiner == "published":
+        if detector is None:
+            raise ValueError("refiners are published for detectors alone; name one with --detector")
         refiner_file = published_refiner(detector, weights, force=force)
-    model = load(detector, weights, "cpu", ema=ema)
-    detector_file = weights_file(detector, weights)
+    model = load(detector, weights, "cpu", ema=ema, features=features)
+    detector_file = None if detector is None else weights_file(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]
     known = (

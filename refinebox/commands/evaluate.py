@@ -18,6 +18,7 @@ from refinebox.commands.options import (
     Json,
     LongSide,
     Model,
+    Results,
     ShortSide,
     Weights,
     Workers,
@@ -30,6 +31,7 @@ def evaluate(
     model: Model,
     weights: Weights = None,
     ema: Ema = None,
+    results: Results = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -61,8 +63,8 @@ def evaluate(
 
     check_output_file(json_file)
     check_output_folder(output)
-    detector = load(model, weights, device, short_side, long_side, ema=ema)
-    validation = read_split("val", data, annotations, images, boxes=boxes)
+    detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
+    validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}

@@ -1,6 +1,7 @@
 """What the command line names, opened: detectors, data, and places to write to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -11,23 +12,37 @@ from refinebox.data import split as splitting
 from refinebox.data.annotations import CocoData
 from refinebox.data.frames import Reading
 from refinebox.data.layout import Split
+from refinebox.data.results_file import Rows
+from refinebox.data.tally import Tally
 from refinebox.detection.detector import Detector
+from refinebox.detection.given import image_files
+from refinebox.evaluation.results import read_results
 from refinebox.refinement.upgraded import open_model
+from refinebox.report.predictions import find_images
+
+HIGH = 0.3  # a lowest score above this costs AP
 
 
 def load(
-    name: str,
+    name: str | None,
     weights: Path | None,
     device: str,
     short_side: int | None = None,
     long_side: int | None = None,
     *,
     ema: bool | None = None,
+    results: Path | None = None,
+    features: str | None = None,
 ) -> Detector:
-    """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one."""
+    """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one.
+
+    ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some.
+    """
     place = distributed.start(device)
     with distributed.first_alone():  # what one has downloaded the others find
-        detector = open_model(name, weights, ema)
+        detector = open_model(name, weights, ema, features)
+    if results is not None:
+        detector.take(results)
     detector.resize(short_side, long_side)
     try:
         return detector.to(place)
@@ -41,14 +56,52 @@ def read_split(
     images_needed: bool = True,
     strict: bool = True,
     boxes: Reading | None = None,
+    results: Path | None = None,
+    given: Mapping[str, Path | None] | None = None,
 ) -> CocoData:
-    """A checked data set, of which it prints a summary; arguments as in :mod:`refinebox.data.annotations`."""
+    """A checked data set, of which it prints a summary; arguments as in :mod:`refinebox.data.annotations`.
+
+    ``results`` are detections in it, for a detector that takes boxes; ``given`` are those of each split.
+    """
     found = layout.locate(split, *named, images_needed=images_needed)
     if split == "val" and named[0] and layout.says(found[0].relative_to(named[0]), "test"):
         typer.echo(f"val: the test images stand in, {found[0]}")
     data = annotations.read(*found, images_needed=images_needed, strict=strict, boxes=boxes)
     typer.echo(f"{split}: {data.summary()}")
-    return data
+    results = (given or {}).get(split, results)
+    if results is None:
+        return data
+    tally = Tally()
+    rows = read_results(results, data, boxes=boxes, tally=tally)
+    tell_about(results, rows, tally)
+    return replace(data, given=rows)
+
+
+def tell_about(results: Path, rows: Rows, tally: Tally) -> None:
+    """Prints how much a results file holds and what is odd about it, and a warning where its scores begin too high."""
+    typer.echo(f"{results}: {len(rows):,} detections")
+    for line in tally.lines(results.name):
+        typer.echo(line)
+    if len(rows) and rows[:, 5].min() > HIGH:
+        typer.echo(
+            f"{results}: the lowest score is {rows[:, 5].min():.2f}; AP counts detections of low scores too, so let "
+            "the detector write all above 0.05 or less",
+            err=True,
+        )
+
+
+def image_data(folder: Path, annotations_file: Path | None, categories: dict[int, str]) -> CocoData:
+    """The images of a folder and all below it, or those of an annotation file.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or no image in it.
+    """
+    if annotations_file is not None:
+        return annotations.read(annotations_file, folder, strict=False)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder at {folder}; check the path")
+    files = [path.relative_to(folder) for path in find_images([folder], recursive=True)]
+    return replace(image_files(files, folder), categories=categories)
 
 
 def training_splits(

@@ -18,6 +18,7 @@ ADVICE = {
     "eval": f"lower --batch-size, or {SMALLER}",
     "oracle-analysis": f"lower --batch-size, or {SMALLER}",
     "predict": SMALLER,
+    "refine": f"lower --batch-size, or {SMALLER}",
 }
 ELSEWHERE = "end other programs, or use a machine with more"
 

@@ -9,7 +9,7 @@ import typer
 DATA, DETECTOR, RECIPE, SPEED, OUTPUT = "Data", "Detector", "Recipe", "Speed and memory", "Output"
 
 DetectorName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--detector",
         help="A name that `refinebox detectors` lists, a file that refinebox wrote, a folder that transformers wrote, "
@@ -30,6 +30,23 @@ Ema = Annotated[
         "--ema/--no-ema",
         help="Of a checkpoint with two sets of weights, take the moving average, the default, or not.",
         rich_help_panel=DETECTOR,
+    ),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        "--features",
+        help="Instead of --detector, what gives feature maps to the boxes of --results: a detector's name, "
+        "torchvision:resnet50, or timm:NAME; --weights are then its own.",
+        rich_help_panel=DETECTOR,
+    ),
+]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        "--results",
+        help="COCO results file whose boxes are taken, where the detector finds none itself.",
+        rich_help_panel=DATA,
     ),
 ]
 Model = Annotated[str, typer.Argument(help="An upgraded checkpoint, or a detector's name as for --detector.")]

@@ -16,6 +16,7 @@ from refinebox.commands.options import (
     Data,
     Device,
     Ema,
+    Features,
     Images,
     Json,
     LongSide,
@@ -35,8 +36,12 @@ def oracle_analysis(
         str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.", rich_help_panel=DETECTOR)
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="COCO results file of any detector, instead.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(
+            help="COCO results file of any detector, instead; or the boxes that --detector takes.", rich_help_panel=DATA
+        ),
     ] = None,
+    features: Features = None,
     refined: Annotated[
         Path | None, typer.Option(help="COCO results file of the same detector, refined.", rich_help_panel=DATA)
     ] = None,
@@ -67,12 +72,15 @@ def oracle_analysis(
     from refinebox.commands.inputs import check_output_file, load, read_split
 
     check_output_file(json_file, csv_file, html_file)
-    model = load(detector, weights, device, short_side, long_side, ema=ema) if detector else None
-    truth = read_split("val", data, annotations, images, images_needed=results is None, boxes=boxes)
+    model = None
+    if detector is not None or features is not None:
+        model = load(detector, weights, device, short_side, long_side, ema=ema, results=results, features=features)
+    alone, given = (results, None) if model is None else (None, results)
+    truth = read_split("val", data, annotations, images, images_needed=alone is None, boxes=boxes, results=given)
     done = analysis.run(
         truth,
         model,
-        results,
+        alone,
         refined,
         categories,
         boxes=boxes,

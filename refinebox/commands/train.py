@@ -19,8 +19,10 @@ from refinebox.commands.options import (
     DetectorName,
     Device,
     Ema,
+    Features,
     Images,
     LongSide,
+    Results,
     ShortSide,
     Weights,
     Workers,
@@ -31,9 +33,17 @@ EXAMPLE = "Example: refinebox train --detector dab-detr-r50 --weights dab.pth --
 
 def train(
     ctx: typer.Context,
-    detector: DetectorName,
+    detector: DetectorName = None,
     weights: Weights = None,
     ema: Ema = None,
+    features: Features = None,
+    results: Results = None,
+    val_results: Annotated[
+        Path | None,
+        typer.Option(
+            help="The same of the validation images; --results is of the training images.", rich_help_panel=DATA
+        ),
+    ] = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -185,9 +195,12 @@ def train(
     from refinebox.training.rehearsal import rehearse
     from refinebox.training.train import train as run
 
-    model = load(detector, weights, device, short_side, long_side, ema=ema)
+    if (results is None and (features or val_results)) or (results and not val_results and not val_fraction):
+        raise ValueError("boxes of a file are needed of both splits: pass --results FILE and --val-results FILE")
+    model = load(detector, weights, device, short_side, long_side, ema=ema, results=results, features=features)
     chosen = settings.choose(recipe, ctx.params, cached=cache is not None, device=next(model.parameters()).device)
-    read = partial(read_split, strict=strict, boxes=boxes)
+    given = {"train": results, "val": val_results}
+    read = partial(read_split, strict=strict, boxes=boxes, given=given)
     named = (data, annotations, images), (data, val_annotations, val_images)
     splits = training_splits(read, *named, val_fraction, chosen.seed)
     for name, split in zip(("train", "val"), splits, strict=True):
@@ -209,13 +222,14 @@ def train(
         tensorboard=tensorboard,
         strict=strict,
     )
-    following = next_command(detector, weights, ema, report.best)
+    named_by = ["--features", str(features)] if detector is None else ["--detector", detector]
+    following = next_command(named_by, weights, ema, report.best)
     typer.echo(report.verdict() + (f"; next: {following}" if report.sound else ""))
 
 
-def next_command(detector: str, weights: Path | None, ema: bool | None, refiner: Path) -> str:
+def next_command(named_by: list[str], weights: Path | None, ema: bool | None, refiner: Path) -> str:
     """What makes an upgraded checkpoint of the refiner, to be pasted into a shell."""
-    source = ["--detector", detector, *(["--weights", str(weights)] if weights else [])]
+    source = [*named_by, *(["--weights", str(weights)] if weights else [])]
     source += [] if ema is None else ["--ema" if ema else "--no-ema"]
     arguments = [*source, "--refiner", str(refiner), "--output", "better.safetensors"]
     return shlex.join(["refinebox", "apply", *arguments])

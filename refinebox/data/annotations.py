@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from refinebox.data import image_files, objects, sizes
@@ -35,6 +37,8 @@ class CocoData:
         source: the annotation file.
         original_images, original_categories: the file's own ids of those that have another number here.
         upright: whether labelling looked at images turned as EXIF says, where their size does not tell.
+        given: ``[N, 7]`` what somebody else detected in these images: image id, x, y, width, height (pixels), score and
+            category id; for a detector that takes boxes instead of finding its own.
     """
 
     images: list[dict[str, Any]]
@@ -47,6 +51,7 @@ class CocoData:
     original_images: dict[int, Any] = field(default_factory=dict)
     original_categories: dict[int, Any] = field(default_factory=dict)
     upright: bool = True
+    given: NDArray[np.float64] | None = field(default=None, compare=False)
 
     def summary(self) -> str:
         """One line for people: how much there is, and what was dropped or filled in."""

@@ -105,9 +105,11 @@ class CocoDataset(Dataset[Sample | Unreadable]):
         if image.size != (width, height):  # resized after labelling
             boxes = boxes * torch.tensor([image.width / width, image.height / height] * 2)
         choice = random.Random(f"{self.seed} {self.variant} {entry['id']}")
-        if self.augmentation == "multiscale" and choice.random() < 0.5:
+        cropped = self.augmentation == "multiscale" and choice.random() < 0.5
+        if cropped:
             image, boxes = random_crop(image, boxes, self.form.side, choice)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(-1)
+        kept[len(objects) :] |= not cropped  # a detection without area is one all the same, until it is cut off
         fractions = to_fractions(boxes, torch.tensor([image.height, image.width]))
         if self._flips(entry["id"], choice):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -60,10 +60,12 @@ def choose(choice: Choice, scores: Tensor, boxes: Tensor) -> Chosen:
         return Chosen(kept, column[kept], score[kept], boxes[kept])
     limit = choice.limit if choice.rule == "pairs" else choice.candidates
     flat = scores.flatten()  # [Q * K]
-    score, index = flat.topk(min(limit, len(flat)))
-    if choice.above >= 0:
-        there = score > choice.above
-        score, index = score[there], index[there]
+    if choice.above < 0:
+        score, index = flat.topk(min(limit, len(flat)))
+    else:  # most pairs are out; among the others equal scores keep their order, which decides AP
+        index = (flat > choice.above).nonzero()[:, 0]
+        index = index[flat[index].sort(descending=True, stable=True).indices[:limit]]
+        score = flat[index]
     query, column = index // columns, index % columns
     boxes = boxes[query]  # [N, 4]
     if choice.rule == "suppression":

@@ -73,9 +73,24 @@ class Detector(nn.Module):
         """
         raise ValueError(f"{self.profile.name} finds its own boxes; expected no proposals")
 
-    def proposals(self, data: CocoData) -> Mapping[int, Found] | None:
-        """By image id, the boxes that the detector takes in ``data``; None for one that finds its own."""
+    def proposals(self, data: CocoData, columns: Mapping[int, int]) -> Mapping[int, Found] | None:
+        """By image id, the boxes that the detector takes in ``data``; None for one that finds its own.
+
+        ``columns`` is the score column of each of the data's category ids.
+        """
         return None
+
+    def proposals_in(self, paths: Sequence[Path]) -> Sequence[Found | None]:
+        """The boxes that the detector takes in each image file; None for one that finds its own."""
+        return [None] * len(paths)
+
+    def take(self, results: Path) -> None:
+        """Names the results file whose boxes the detector takes; only one that takes any has it.
+
+        Raises:
+            ValueError: the detector finds its own.
+        """
+        raise ValueError(f"{self.profile.name} finds its own boxes; leave out the results file {results}")
 
     @torch.no_grad()
     def forward(self, images: Tensor, sizes: Tensor, proposals: Proposals | None = None) -> DetectorOutput:
@@ -132,7 +147,7 @@ class Detector(nn.Module):
             counted = self.profile.layout in ("detrex", "mmdet2", "mmdet3")
             if columns == len(COCO_NAMES) and counted and not self.category_names:
                 self.category_ids = tuple(COCO_NAMES)  # detectron2 and mmdetection count the categories that exist
-            if self.category_ids[-1] == max(COCO_NAMES) and not self.category_names:
+            if self.category_ids[-1:] == (max(COCO_NAMES),) and not self.category_names:
                 self.category_names = dict(COCO_NAMES)
         if len(self.category_ids) != columns:
             raise ValueError(
@@ -227,14 +242,17 @@ class Detector(nn.Module):
         """Detections in image files or PIL images, one image at a time so that padding plays no part.
 
         Raises:
-            ValueError: a file is not a readable image; the message names it.
+            ValueError: a file is not a readable image, or the detector takes boxes that nobody names for it; the
+                message names it.
         """
         device = next(self.parameters()).device
+        names = [Path("an image in memory") if isinstance(item, Image.Image) else Path(item) for item in images]
         detections = []
-        for item in images:
-            image = item.convert("RGB") if isinstance(item, Image.Image) else read_image(Path(item))
+        for item, path, found in zip(images, names, self.proposals_in(names), strict=True):
+            image = item.convert("RGB") if isinstance(item, Image.Image) else read_image(path)
             batch, sizes = self.profile.input.pad([self.preprocess(image)])
-            output = self(batch.to(device), sizes.to(device))
+            given = None if found is None else found.within(image.height, image.width).to(device)
+            output = self(batch.to(device), sizes.to(device), given)
             original = torch.tensor([[image.height, image.width]], device=device)
             detections += self.postprocess(self.scores_of(output), output.boxes, original)
         return detections

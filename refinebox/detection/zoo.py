@@ -16,23 +16,32 @@ from refinebox.detection.description import describe as describe
 from refinebox.detection.description import profile_from as profile_from
 from refinebox.detection.detector import Detector
 from refinebox.detection.entry import cached, input_of
+from refinebox.detection.given import Given
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
 from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
 
+RESULTS = "results:"
+BARE = "bare_backbone"  # the family of those that find nothing
 
-def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
+
+def load_detector(
+    name: str, weights: str | Path | None = None, features: str | None = None, *, ema: bool | None = None
+) -> Detector:
     """A frozen detector.
 
     Args:
         name: a name of the table (``refinebox detectors`` lists them); the path of a detector file of ours or of a
             folder that transformers wrote; the name of such a folder on the Hugging Face hub, ``organisation/name``; a
-            library's model, as ``torchvision:fcos_resnet50_fpn``; or ``package.module:function`` for a function that
-            returns a :class:`Detector` and is called with ``weights`` where they are given.
+            library's model, as ``torchvision:fcos_resnet50_fpn``; ``package.module:function`` for a function that
+            returns a :class:`Detector` and is called with ``weights`` where they are given; or ``results:FILE`` for the
+            boxes of a COCO results file.
         weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
             shards or a folder); by default the published one, which is downloaded once.
+        features: what gives the feature maps for boxes of a file: a detector's name as above, ``torchvision:NAME`` or
+            ``timm:NAME`` for a backbone; ``weights`` are then its own.
         ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
 
     Raises:
@@ -40,6 +49,10 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
         FileNotFoundError: there is no file at the path, or the weights must be fetched by hand.
         ConnectionError: the weights could not be downloaded.
     """
+    if name.startswith(RESULTS):
+        return load_given(features, weights, Path(name.removeprefix(RESULTS)), ema=ema)
+    if features is not None:
+        raise ValueError(f"{name} has features of its own; leave out {features}, or name results:FILE with it")
     source, _, model = name.partition(":")
     if source in LIBRARIES:
         return from_library(source, model, weights, ema=ema)
@@ -71,6 +84,40 @@ def load_detector(name: str, weights: str | Path | None = None, *, ema: bool | N
         reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
         profile = reader.read(config, profile, checkpoint.read_preprocessor(path))
     return build(state, profile, str(path))
+
+
+def load_given(
+    features: str | None,
+    weights: str | Path | None = None,
+    results: Path | None = None,
+    *,
+    ema: bool | None = None,
+) -> Given:
+    """A detector that takes the boxes of a results file; arguments and errors as for :func:`load_detector`."""
+    if features is None:
+        raise ValueError(
+            "a results file has boxes and no features; name what gives them with --features (features=): a detector, "
+            "torchvision:resnet50, or timm:NAME"
+        )
+    if results is not None and not results.is_file():
+        raise FileNotFoundError(f"no results file at {results}; check the path")
+    source = load_features(features, weights, ema=ema)
+    return Given(source, describe(source), results)
+
+
+def load_features(name: str, weights: str | Path | None = None, *, ema: bool | None = None) -> Detector:
+    """A frozen detector of which only features are wanted; a backbone alone does.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: as :func:`load_detector`, which finds everything else.
+    """
+    library, _, model = name.partition(":")
+    bare = importlib.import_module(f"refinebox.adapters.{BARE}")
+    if not bare.is_backbone(library, model):
+        return load_detector(name, weights, ema=ema)
+    state = None if weights is None else checkpoint.read(Path(weights), ema)[0]
+    backbone: Detector = bare.build(state, bare.profile(library, model))
+    return backbone
 
 
 def with_meta(meta: Mapping[str, Any], profile: Profile) -> Profile:
@@ -171,7 +218,7 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str) -> Detector
     Raises:
         ValueError: the tensors belong to another family, or to none.
     """
-    if profile.family in (*LIBRARIES, "transformers"):
+    if profile.family in (*LIBRARIES, "transformers", BARE):
         detector: Detector = importlib.import_module(f"refinebox.adapters.{profile.family}").build(state, profile)
         return detector
     family = importlib.import_module("refinebox.adapters.layouts.recognise").family_of(state)

@@ -33,7 +33,8 @@ def evaluation_batches(
     strict: bool = True,
 ) -> Any:
     """This process's share of the batches, in which every image of ``data`` occurs once, with progress shown."""
-    dataset = CocoDataset(data, link.columns, form=detector.profile.input, proposals=detector.proposals(data))
+    proposals = detector.proposals(data, link.columns)
+    dataset = CocoDataset(data, link.columns, form=detector.profile.input, proposals=proposals)
     dataset.strict = strict
     pieces = cut(range(len(dataset)), batch_size)[distributed.rank() :: distributed.processes()]
     loader = loaded(dataset, pieces, workers, next(detector.parameters()).device)

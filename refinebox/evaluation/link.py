@@ -25,7 +25,12 @@ class Link:
 
     @classmethod
     def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
-        """Raises ValueError where the categories differ; see :func:`refinebox.data.categories.match_categories`."""
+        """Raises ValueError where the categories differ; see :func:`refinebox.data.categories.match_categories`.
+
+        A detector that has no categories of its own takes the data's.
+        """
+        if not detector.category_ids:
+            detector.name_categories([{"id": number, "name": name} for number, name in data.categories.items()])
         matched = match_categories(data.categories, detector.category_ids, detector.category_names, by, data.used)
         column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
         return cls(

@@ -1,25 +1,19 @@
 """A results file of any detector, read and checked."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from refinebox.data import fields, frames
+from refinebox.data import frames, results_file
 from refinebox.data.annotations import LIMIT, CocoData
-from refinebox.data.fields import brief
 from refinebox.data.frames import Reading
+from refinebox.data.references import Counting
 from refinebox.data.tally import Tally
-from refinebox.evaluation import references
 from refinebox.evaluation.garbage import collection_paused
 from refinebox.evaluation.plausibility import FEW, Best, Mistake, mistakes, read_rows
-from refinebox.evaluation.references import Counting
 from refinebox.evaluation.rows import Bools, Floats, Rows, check_rows, top
-
-FIELDS = ("image_id", "category_id", "bbox", "score")
-LISTS = ("annotations", "predictions", "detections", "results")  # under which some tools write theirs
 
 
 @collection_paused()
@@ -38,7 +32,7 @@ def read_results(
     Args:
         path: the file, in COCO's results format; ``file_name`` beside ``image_id`` says which image it is.
         data: the objects.
-        categories: how categories are counted; see :func:`refinebox.evaluation.references.categories`.
+        categories: how categories are counted; see :func:`refinebox.data.references.categories`.
         boxes: what boxes are that do not fit as COCO's xywh; by default they are an error.
         tally: counts what was left out, guessed or found odd.
 
@@ -48,9 +42,9 @@ def read_results(
             category that ``data`` does not have, or its boxes or ids look like something else; the message says where.
     """
     tally = Tally() if tally is None else tally
-    content = _parse(path)
+    entries = results_file.read_entries(path)
     try:
-        rows = _rows(content, data, categories, tally)
+        rows = results_file.rows(entries, data, categories, tally)
         rows = _framed(rows, data, boxes, tally)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -62,73 +56,6 @@ def read_results(
             raise ValueError(f"{path}: {mistake.sentence}")
         tally.say(mistake.sentence)
     return rows
-
-
-def _parse(path: Path) -> list[Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no results file at {path}; check the path")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); expected COCO results") from error
-    if isinstance(content, dict):
-        lists = [content[key] for key in LISTS if isinstance(content.get(key), list)]
-        scored = [found for found in lists if found and all(isinstance(e, dict) and "score" in e for e in found)]
-        content = scored[0] if len(scored) == 1 else content
-    if not isinstance(content, list):
-        raise ValueError(
-            f"{path} holds a {type(content).__name__}; expected COCO results: a list of {', '.join(FIELDS)}"
-        )
-    return content
-
-
-def _rows(content: list[Any], data: CocoData, counting: Counting, tally: Tally) -> Rows:
-    for index, entry in enumerate(content):
-        if not isinstance(entry, dict):
-            raise ValueError(f"detection {index} is {brief(entry)}; expected an object with {', '.join(FIELDS)}")
-        lacking = [field for field in FIELDS if field not in entry]
-        if lacking == ["image_id"] and entry.get("file_name"):
-            lacking = []
-        if lacking:
-            raise ValueError(f"detection {index} has no {lacking[0]!r}; expected {', '.join(FIELDS)}")
-    boxes = _numbers([entry["bbox"] for entry in content], fields.box, 4)
-    scores = _numbers([entry["score"] for entry in content], fields.number, 1)
-    wrong = np.flatnonzero(np.isnan(boxes).any(1) | np.isnan(scores).any(1))
-    if len(wrong):
-        raise ValueError(_fault(content, wrong))
-    if not content:
-        return np.empty((0, 7))
-    images = references.images(content, data, tally)
-    numbers = references.categories(content, data, counting, tally)
-    image = [images[references.reference(entry)] for entry in content]
-    category = [numbers[str(entry["category_id"])] for entry in content]
-    return np.column_stack([image, boxes, scores, category]).astype(np.float64)
-
-
-def _numbers(values: Sequence[Any], read: Any, width: int) -> Floats:
-    """``[N, width]`` the numbers of every value, NaN where one means nothing; fast where all are numbers already."""
-    try:
-        found = np.array(values)
-    except ValueError:  # lists of several lengths
-        found = np.array(None)
-    if found.dtype.kind in "iuf" and found.shape == ((len(values), width) if width > 1 else (len(values),)):
-        exact = found.reshape(len(values), width).astype(np.float64)
-        return np.where(np.isfinite(exact), exact, np.nan)
-    parsed = [read(value) for value in values]
-    return np.array([[np.nan] * width if one is None else one for one in parsed], dtype=np.float64).reshape(-1, width)
-
-
-def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
-    entry = content[wrong[0]]
-    numbers = [*entry["bbox"], entry["score"]] if isinstance(entry["bbox"], list) else [None]
-    if all(isinstance(value, int | float) for value in numbers) and len(numbers) == 5:
-        return (
-            f"the box or score of detection {wrong[0]}, in image {brief(entry.get('image_id'))}, is not finite; "
-            f"leave out such detections ({len(wrong)} in all)"
-        )
-    shown = ", ".join(f"{field} {brief(repr(entry.get(field)))}" for field in FIELDS)
-    many = f" ({len(wrong)} in all)" if len(wrong) > 1 else ""
-    return f"detection {wrong[0]} has {shown}{many}; expected numbers, and a box of x, y, width and height"
 
 
 def _framed(rows: Rows, data: CocoData, wanted: Reading | None, tally: Tally) -> Rows:

@@ -57,9 +57,12 @@ def match(scores: Tensor, boxes: Tensor, targets: Sequence[Target], classificati
         raise FloatingPointError(
             "the detector's scores or boxes are not finite; check its weights and the input images"
         )
+    known = (scores.amax(-1) > 0).cpu().numpy()  # [B, Q]; the others fill up a batch and are no predictions
     triples = []
     for index, (image_cost, target) in enumerate(zip(cost.cpu().numpy(), targets, strict=True)):
-        queries, objects = linear_sum_assignment(image_cost[:, : len(target.boxes)])
+        used = np.flatnonzero(known[index])
+        queries, objects = linear_sum_assignment(image_cost[used, : len(target.boxes)])
+        queries = used[queries]
         triples.append(np.stack([np.full_like(queries, index), queries, objects]))
     image, query, object_ = torch.from_numpy(np.concatenate(triples, axis=1)).to(boxes.device)
     return Matches(image, query, object_, object_boxes[image, object_], columns[image, object_])

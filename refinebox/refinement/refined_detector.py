@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -49,8 +51,18 @@ class RefinedDetector(Detector):
     def detect_given(self, images: Tensor, sizes: Tensor, proposals: Proposals) -> DetectorOutput:
         return self.before_and_after(images, sizes, proposals)[1]
 
-    def proposals(self, data: CocoData) -> Mapping[int, Found] | None:
-        return self.detector.proposals(data)
+    def proposals(self, data: CocoData, columns: Mapping[int, int]) -> Mapping[int, Found] | None:
+        return self.detector.proposals(data, columns)
+
+    def proposals_in(self, paths: Sequence[Path]) -> Sequence[Found | None]:
+        return self.detector.proposals_in(paths)
+
+    def take(self, results: Path) -> None:
+        self.detector.take(results)
+
+    def name_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
+        self.detector.name_categories(categories)
+        self.category_ids, self.category_names = self.detector.category_ids, self.detector.category_names
 
     def scores(self, logits: Tensor) -> Tensor:
         return self.detector.scores(logits)
@@ -99,7 +111,7 @@ def looked(refiner: Refiner, features: Sequence[Tensor], boxes: Tensor, sizes: T
     """The boxes ``[B, N, 4]`` before and after each step, and ``[B, N, 64]`` what the head saw of them last."""
     image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
     steps, seen = refiner.refine_and_look(features, boxes.flatten(0, 1), image, sizes)
-    return [boxes, *(step.view_as(boxes) for step in steps)], seen.view(*boxes.shape[:2], -1)
+    return [boxes, *(step.view_as(boxes) for step in steps)], seen.view(*boxes.shape[:2], seen.shape[-1])
 
 
 def check_fit(detector: Detector, refiner: Refiner) -> None:

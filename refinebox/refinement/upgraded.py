@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from refinebox.detection import given
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
 from refinebox.detection.published import DETECTORS, refiner_file
 from refinebox.detection.tensors import load_tensors
 from refinebox.detection.voting import LEAST_OVERLAP
-from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, profile_from
+from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
 from refinebox.refinement.exported import open_exported
@@ -196,6 +197,11 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
 
 def restored(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:
     """The detector with the tensors of a file, by its adapter or by the user's own function."""
+    if profile.family == given.FAMILY:
+        described = profile.settings["features"]
+        source = restored(tensors, profile_from(described, where), builder, where)
+        source.reformat(profile.input)
+        return given.Given(source, described, category_ids=profile.category_ids, category_names=profile.category_names)
     return rebuild(tensors, profile, builder, where) if is_custom(profile.family) else build(tensors, profile, where)
 
 
@@ -214,8 +220,25 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
     return detector
 
 
-def open_model(name: str, weights: Path | None = None, ema: bool | None = None) -> Detector:
-    """What a user means by a detector's name and perhaps a file: a detector, an upgraded or an exported one."""
+def open_model(
+    name: str | None, weights: Path | None = None, ema: bool | None = None, features: str | None = None
+) -> Detector:
+    """What a user means by a detector's name and perhaps a file: a detector, an upgraded or an exported one.
+
+    With ``features`` instead of a name it is one that takes its boxes from a results file.
+
+    Raises:
+        ValueError: neither or both are named; or the errors of :func:`load` and :func:`load_detector`.
+    """
+    if name is None and features is None:
+        raise ValueError(
+            "name a detector with --detector, or what gives features to the boxes of a results file with --features: a "
+            "detector, torchvision:resnet50, or timm:NAME"
+        )
+    if name is None:
+        return load_given(features, weights, ema=ema)
+    if features is not None:
+        raise ValueError(f"{name} has features of its own; leave out --features {features}, or the detector")
     if weights is None and name.endswith(".onnx"):
         return open_exported(Path(name))
     if weights is None and name.endswith(".safetensors"):

@@ -18,6 +18,7 @@ from refinebox.boxes import to_pixels
 from refinebox.data.batches import Batch
 from refinebox.data.image_files import SUFFIXES
 from refinebox.data.images import read_image
+from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
 from refinebox.evaluation.detect import stages
@@ -35,12 +36,14 @@ class Predicted:
         pictures: one for each image.
         skipped: why the images that are missing could not be read.
         passed: what else the folders hold, in words; empty where there is nothing.
+        without: how many images have no boxes, where somebody else should have said what is in them.
     """
 
     results: Path
     pictures: list[Path]
     skipped: list[str]
     passed: str = ""
+    without: int = 0
 
 
 def predict(
@@ -63,11 +66,13 @@ def predict(
     names: list[Path] = []
     for path in paths:
         names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
-    items = list(enumerate(zip(paths, names, strict=True), start=1))[distributed.rank() :: distributed.processes()]
+    given = detector.proposals_in(paths)
+    items = list(enumerate(zip(paths, names, given, strict=True), start=1))
+    items = items[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
-            predict_image(detector, image_id, path, name, threshold)
-            for image_id, (path, name) in track(items, "predict", len(items))
+            predict_image(detector, image_id, path, name, threshold, boxes)
+            for image_id, (path, name, boxes) in track(items, "predict", len(items))
         ]
     )
     skipped = [item.skipped for item in found if item.skipped]
@@ -75,7 +80,8 @@ def predict(
         raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
     checkpoint.write_json(output / "results.json", [row for item in found for row in item.rows])
     pictures = [item.picture for item in found if not item.skipped]
-    return Predicted(output / "results.json", pictures, skipped, passed_over(inputs, recursive=recursive))
+    without = sum(boxes is not None and not len(boxes.boxes) for boxes in given)
+    return Predicted(output / "results.json", pictures, skipped, passed_over(inputs, recursive=recursive), without)
 
 
 @dataclass(frozen=True)
@@ -88,14 +94,14 @@ class PredictedImage:
 
 
 def predict_image(
-    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float
+    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float, given: Found | None = None
 ) -> PredictedImage:
-    """Detects in one image and writes its picture."""
+    """Detects in one image, or takes the boxes that are ``given``, and writes its picture."""
     try:
         image = read_image(path)
     except ValueError as error:
         return PredictedImage([], picture_file, str(error))
-    found = detect_image(detector, image)
+    found = detect_image(detector, image, given)
     after = found.get("after", found["before"])
     layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
     save_picture(picture(image, layers), picture_file)
@@ -103,11 +109,12 @@ def predict_image(
     return PredictedImage([{"image_id": image_id, "file_name": str(path), **row} for row in rows], picture_file)
 
 
-def detect_image(detector: Detector, image: Image.Image) -> dict[str, Detections]:
+def detect_image(detector: Detector, image: Image.Image, given: Found | None = None) -> dict[str, Detections]:
     """``after`` as a refined detector chooses, and ``before``: the same queries where they were; or that alone."""
     device = next(detector.parameters()).device
     images, sizes = detector.profile.input.pad([detector.preprocess(image)])
-    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], []).to(device)
+    proposals = None if given is None else given.within(image.height, image.width)
+    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], [], proposals=proposals).to(device)
     found = stages(detector, batch)
     last = found.get("after", found["before"])
     [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
@@ -199,8 +206,8 @@ def save_picture(image: Image.Image, path: Path) -> None:
 def before_and_after(model: Detector, paths: Sequence[Path], columns: int = 4) -> Image.Image:
     """The images whose boxes moved, side by side: dashed as detected, solid as refined."""
     pictures = []
-    for path in paths:
+    for path, given in zip(paths, model.proposals_in(paths), strict=True):
         image = read_image(path)
-        found = detect_image(model, image)
+        found = detect_image(model, image, given)
         pictures.append(picture(image, detection_layers(found["before"], found["after"], model.category_names, 0.4)))
     return montage(pictures, columns)

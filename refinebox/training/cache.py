@@ -68,7 +68,8 @@ class Cache(Dataset[Piece]):
     """The records of the images of ``dataset``, and the data set that reads them.
 
     A record is named by hashes of all that it depends on: the detector, its input size and precision, the
-    augmentation, the image file's name and length, and the objects. Another detector, data set or setting finds none.
+    augmentation, the image file's name and length, the objects, and boxes from elsewhere if the detector takes any.
+    Another detector, data set, results file or setting finds none.
 
     Args:
         folder: of the records of any number of detectors.
@@ -191,6 +192,9 @@ class Cache(Dataset[Piece]):
             self.dataset.columns[index].tolist(),
             *self.dataset.unlike_stored(index),
         ]
+        if self.dataset.proposals is not None:
+            found = self.dataset.proposals[self.dataset.images[index]["id"]]
+            depends.append(checkpoint.tensors_sha256({"boxes": found.boxes, "scores": found.scores}))
         name = _digest(depends)
         return self.folder / str(self.dataset.variant) / name[:2] / f"{name}.safetensors"
 

@@ -100,5 +100,5 @@ def training_dataset(detector: Detector, training: CocoData, link: Link, setting
         augmentation=settings.augmentation,
         seed=0 if settings.variants else settings.seed,  # so that runs with other seeds can share a cache
         keep_empty=False,
-        proposals=detector.proposals(training),
+        proposals=detector.proposals(training, link.columns),
     )

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,7 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
         **described_input(detector.profile.input),
         "training_images": len(training.images),
         "training_boxes": len(training.annotations),
+        **({} if training.given is None else {"given_sha256": sha256(training.given.tobytes()).hexdigest()}),
         **settings,
     }
 

@@ -8,12 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from results_files import detections
 from torch import Tensor
 
+from refinebox.data import results_file
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
+from refinebox.detection.given import Given
+from refinebox.detection.zoo import describe
 from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.training import cache, lessons, train
@@ -258,3 +263,17 @@ def test_workers_read_records(detector: Detector, training: CocoData, validation
     alone = trained(detector, training, validation, tmp_path / "alone", settings, **options)
     several = trained(detector, training, validation, tmp_path / "several", settings, workers=2, **options)
     assert [{**line, "seconds": 0} for line in alone] == [{**line, "seconds": 0} for line in several]
+
+
+def test_another_results_file_finds_nothing(detector: Detector, training: CocoData, tmp_path: Path) -> None:
+    given = Given(detector, describe(detector))
+    rows = results_file.rows(entries := detections(training), [entry["image_id"] for entry in entries])
+    other = rows.copy()
+    other[:, 5] *= 0.5
+    apart = np.concatenate([rows, rows[rows[:, 0] == training.images[1]["id"]] + [0, 1, 1, 0, 0, 0, 0]])
+    records = opened(tmp_path, given, replace(training, given=rows))
+    records.observe(given, piece(records, [0, 1]))
+    assert opened(tmp_path, given, replace(training, given=rows)).__getitems__([0, 1]).batch is None
+    assert opened(tmp_path, given, replace(training, given=other)).__getitems__([0]).records == [None]
+    found = opened(tmp_path, given, replace(training, given=apart)).__getitems__([0, 1]).records
+    assert [record is None for record in found] == [False, True]  # only what another image has changed is missing

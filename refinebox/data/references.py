@@ -47,6 +47,12 @@ def reference(entry: Mapping[str, Any]) -> tuple[Any, str | None]:
     return image if isinstance(image, Hashable) else str(image), name if isinstance(name, str) and name else None
 
 
+def told(item: tuple[Any, str | None]) -> str:
+    """How a reference names its file: by name, or by an id that is one."""
+    image, name = item
+    return str(image) if name is None else name
+
+
 class Names:
     """The data's images by the names of their files."""
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from refinebox.data.annotations import CocoData
+from refinebox.data.references import categories, images, reference
 from refinebox.data.tally import Tally
-from refinebox.evaluation.references import categories, images, reference
 
 FILES = ("a/000010.jpg", "a/000020.jpg", "b/dog one.png")
 DATA = CocoData(
