@@ -11,8 +11,8 @@ import pytest
 import torch
 from invocation import done
 from PIL import Image
-
 from refinebox.batch import COLUMNS, Refine
+
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
