@@ -49,7 +49,7 @@ class ConditionalDetr(Network):
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         features, memory = self.encode(images, sizes)
-        queries = self.query_embed.weight[: self.used].expand(len(images), -1, -1)  # [B, Q, C]
+        queries = self.query_embed.weight[: self.used].expand(images.shape[0], -1, -1)  # [B, Q, C]
         hidden, reference = self.transformer.decoder(queries, memory)
         moves = self.bbox_embed(hidden)  # [B, Q, 4]
         # the reference point is where the centre starts from; width and height start from nothing

@@ -39,7 +39,7 @@ class DabDetr(Network):
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         features, memory = self.encode(images, sizes)
-        content, anchors = self.queries(len(images))
+        content, anchors = self.queries(images.shape[0])
         hidden, reference = self.decode(memory, content, anchors)[-1]
         logits, boxes = self.heads(hidden, reference)
         return DetectorOutput(features, boxes, logits)

@@ -42,7 +42,7 @@ class DeformableDetr(DeformableNetwork):
 
     def predict(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         features, memory = self.encode(images, sizes)
-        content, position, reference = self.chosen(memory) if self.two_stage else self.learned(len(images))
+        content, position, reference = self.chosen(memory) if self.two_stage else self.learned(images.shape[0])
         hidden, reference = self.decode(memory, content, position, reference)[-1]
         logits, boxes = self.heads(self.layers - 1, hidden, reference)
         return DetectorOutput(features, boxes, logits)

@@ -30,7 +30,7 @@ class Detr(Network):
 
     def forward(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
         features, memory = self.encode(images, sizes)
-        hidden = self.transformer.decoder(self.query_embed.weight.expand(len(images), -1, -1), memory)  # [B, Q, C]
+        hidden = self.transformer.decoder(self.query_embed.weight.expand(images.shape[0], -1, -1), memory)  # [B, Q, C]
         return DetectorOutput(features, self.bbox_embed(hidden).sigmoid(), self.class_embed(hidden))
 
 

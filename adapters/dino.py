@@ -59,7 +59,7 @@ class Dino(DeformableNetwork):
         logits, boxes = self.proposed(memory)
         index = proposals.best(logits.amax(-1), len(contents))
         # an image of few tokens has fewer boxes than there are contents
-        content = contents[: index.shape[1]].expand(len(index), -1, -1)
+        content = contents[: index.shape[1]].expand(index.shape[0], -1, -1)
         return content, proposals.rows(boxes, index).sigmoid().detach()
 
     def decode(

@@ -33,6 +33,7 @@ class EfficientDet(Detector):
     """
 
     anchors: Tensor
+    memory_format = torch.contiguous_format  # numbers are the library's to the last bit
 
     def __init__(self, network: Any, anchors: Tensor, profile: Profile) -> None:
         super().__init__(profile)

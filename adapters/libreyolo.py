@@ -34,6 +34,8 @@ class LibreDetector(Detector):
         convention: how the library's images differ from ours.
     """
 
+    memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+
     def __init__(self, model: Any, profile: Profile, convention: Convention) -> None:
         super().__init__(profile)
         self.network = model.model.train(False)
@@ -68,15 +70,23 @@ class LibreDetector(Detector):
         return self._taps.maps(self._convention.applied(images, sizes))
 
 
-def stages(network: Any) -> Iterator[nn.Module]:
+def stages(network: nn.Module) -> Iterator[nn.Module]:
     """The layers of a network's backbone, and of a pyramid that is wrapped around it; without a backbone, all."""
-    backbone = getattr(network, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        yield from layers(network)
-        return
-    if isinstance(getattr(backbone, "backbone", None), nn.Module):
-        yield from stages(backbone)
-    yield from layers(backbone)
+    backbone = _inner(network)
+    yield from _stages(network if backbone is None else backbone)
+
+
+def _stages(module: nn.Module) -> Iterator[nn.Module]:
+    for layer in (module, *layers(module)):
+        if (inner := _inner(layer)) is not None:
+            yield from _stages(inner)
+        elif layer is not module and any(True for _ in layer.parameters()):  # not the embedding of positions
+            yield layer
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    found = (getattr(module, name, None) for name in ("backbone", "body"))
+    return next((inner for inner in found if isinstance(inner, nn.Module)), None)
 
 
 def pairs(
@@ -98,7 +108,7 @@ def suppresses(model: Any, canvas: tuple[int, int]) -> bool:
     with torch.no_grad():
         output = model._forward(images)
     counts = [len(pairs(model, output, canvas, above=-1.0, iou=iou)[0]) for iou in (0.01, 1.0)]
-    return counts[0] != counts[1]
+    return counts[0] != counts[1] or not counts[1]  # where nothing is found it cannot be told, and does no harm
 
 
 def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector:
@@ -178,7 +188,7 @@ def kinds() -> list[Any]:
     """The library's families that detect boxes."""
     from libreyolo.models.base import BaseModel
 
-    return [kind for kind in BaseModel._registry if "detect" in kind.SUPPORTED_TASKS]
+    return [kind for kind in BaseModel._registry if "detect" in kind.SUPPORTED_TASKS and kind.FAMILY]
 
 
 def find(model: str, state: Mapping[str, Tensor] | None) -> tuple[Any, str]:

@@ -39,6 +39,8 @@ class TorchvisionDetector(Detector):
     stride from 4 to 32 that it has, in front of a pyramid.
     """
 
+    memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+
     def __init__(self, network: Any, profile: Profile) -> None:
         super().__init__(profile)
         self.network = network.train(False)

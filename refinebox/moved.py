@@ -1,4 +1,4 @@
-"""Modules of version 0.1.0: what was public is found under its old name too, the rest says where it went."""
+"""Modules with a short public name, and those of version 0.1.0, which say where they went."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-PUBLIC = {"testing": "detection.testing", "zoo": "detection.zoo"}
+PUBLIC = {"batch": "report.batch", "testing": "detection.testing", "zoo": "detection.zoo"}
 ROOMS = {
     "files": "checkpoint download",
     "data": "annotations categories images shapes",
@@ -34,10 +34,10 @@ class Moved(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """What stands under the new name.
+        """What has a short name.
 
         Raises:
-            ModuleNotFoundError: it was not public and has moved; the message says where to.
+            ModuleNotFoundError: the module has moved and has none; the message says where to.
         """
         package, _, name = fullname.rpartition(".")
         if package != "refinebox":

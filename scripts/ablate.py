@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from refinebox.data import annotations
+from refinebox.data import annotations, layout
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
@@ -143,7 +143,7 @@ def main() -> None:
         print(table(lines))
         return
     detector = load_detector(options.detector)
-    training, validation = (annotations.read(*annotations.find(options.data, split)) for split in ("train", "val"))
+    training, validation = (annotations.read(*layout.find(options.data, split)) for split in ("train", "val"))
     for seed in options.seeds:
         for variant in options.variants:
             key = {"data": options.data.name, "variant": variant, "seed": seed, "epochs": options.epochs}

@@ -45,5 +45,6 @@ class AdapterContract:
         images, sizes = torch.rand(1, 3, height, width), torch.tensor([[height, width]])
         outputs = (model.before_and_after(images, sizes) for model in (refined, again))
         for one, other in zip(*outputs, strict=True):
-            assert torch.equal(one.boxes, other.boxes)
-            assert torch.equal(one.logits, other.logits)
+            # sums may be taken in another order, depending on where in memory the weights lie
+            torch.testing.assert_close(one.boxes, other.boxes, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(one.logits, other.logits, atol=1e-5, rtol=1e-5)

@@ -33,7 +33,7 @@ FLOORS = (
 )
 # nouns of every floor, which lie below all of them
 NOUNS = {"boxes", "progress", "distributed"}
-# the names of the package, where it starts, and where its adapters and old names are found; they stand above
+# the names of the package, where it starts, and where its adapters, short and old names are found; they stand above
 DOORS = {"__init__", "__main__", "adapters", "moved"}
 ADAPTERS_KNOW = ("detection", "boxes", "adapters")
 

@@ -10,6 +10,7 @@ from torchvision.ops import nms
 from refinebox.detection.choice import Choice, choose
 
 ROWS = 300  # candidates of an image, where the detector does not return more detections
+VOTERS = 1000  # where suppressed boxes vote, and so are wanted too
 DISTINCT = 0.7  # overlap above which two boxes are candidates for the same object, whatever their categories
 
 
@@ -17,14 +18,15 @@ def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
     """``[N]`` rows to hand over: those of the detector's own detections, then others that overlap none of them much.
 
     Chosen among these rows alone, the detections stay the same as long as no box moves: whatever is left out or put
-    behind is worse than what suppresses it. The others are there for boxes that move apart.
+    behind is worse than what suppresses it. The others are there for boxes that move apart. Where suppressed boxes
+    vote on those that are kept, the others are the best ones whatever they overlap.
 
     Args:
         boxes: ``[M, 4]`` xyxy, in pixels.
         scores: ``[M, K]``; 0 for pairs that the detector does not consider.
         choice: how the detector chooses.
     """
-    rows = max(ROWS, choice.limit)
+    rows = room(choice)
     own = _unique(choose(choice, scores, boxes).query)
     best = scores.amax(-1)
     free = best > 0
@@ -32,10 +34,17 @@ def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
     others = free.nonzero()[:, 0]
     if len(own) >= rows or not len(others):
         return own
+    if choice.voting:
+        return torch.cat([own, others[best[others].argsort(descending=True)][: rows - len(own)]])
     both = torch.cat([own, others])
     kept = nms(boxes[both], torch.cat([best[own] + 2, best[others]]), DISTINCT)  # detections suppress the others
     further = both[kept[kept >= len(own)]]
     return torch.cat([own, further[: rows - len(own)]])
+
+
+def room(choice: Choice) -> int:
+    """How many rows are handed over at most."""
+    return max(VOTERS if choice.voting else ROWS, choice.limit)
 
 
 def considered(scores: Tensor, above: float, limit: int, *, by_category: bool = False) -> tuple[Tensor, Tensor]:
@@ -75,7 +84,7 @@ def batched(images: Sequence[tuple[Tensor, Tensor]], choice: Choice) -> tuple[Te
     There are as many rows as :func:`distinct` gives at most; those that an image does not use are boxes in its middle
     with scores of 0.
     """
-    rows = max(ROWS, choice.limit)
+    rows = room(choice)
     boxes, scores = zip(*(_filled(*image, rows) for image in images), strict=True)
     return torch.stack(boxes), torch.stack(scores)
 

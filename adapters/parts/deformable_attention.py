@@ -105,6 +105,8 @@ def sample(value: Tensor, shapes: Shapes, places: Tensor, weights: Tensor) -> Te
     bags = torch.stack(indices, -1).flatten(0, 2).flatten(1)  # [B * N * heads, 4 * levels * points]
     amounts = torch.stack(factors, -1).flatten(0, 2).flatten(1)
     table = value.reshape(-1, value.shape[-1] // heads)  # [B * L * heads, C / heads]
+    if torch.compiler.is_exporting():  # exported graphs have no bags, only rows
+        return (table[bags.long()] * amounts[..., None]).sum(1).view(batch, queries, -1)
     sums = F.embedding_bag(bags, table, mode="sum", per_sample_weights=amounts)
     return sums.view(batch, queries, -1)
 

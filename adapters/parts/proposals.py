@@ -31,5 +31,5 @@ def best(scores: Tensor, count: int) -> Tensor:
 
 
 def rows(values: Tensor, index: Tensor) -> Tensor:
-    """``[B, N, ...]`` the rows of ``[B, L, ...]`` that ``[B, N]`` names."""
-    return values.take_along_dim(index[..., None], 1)
+    """``[B, N, C]`` the rows of ``[B, L, C]`` that ``[B, N]`` names."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from refinebox.detection.detector import stride_of
 
 COARSEST = 32  # objects are pooled from maps up to this stride; coarser ones hold a handful of cells
+LEAST = 8  # channels; what has fewer is a mask, or an image
 
 # the maps in a module's output, for the batch of images that goes through the network
 Reader = Callable[[Any, Tensor], Sequence[Tensor]]
@@ -32,6 +33,8 @@ class Taps:
         caught = self._through(images)[1]
         last: dict[int, tuple[int, int]] = {}
         for key, tensor in caught.items():
+            if tensor.shape[1] < LEAST:
+                continue
             last[stride_of(images.shape[-1], tensor.shape[-1])] = key
         self._order = [last[stride] for stride in sorted(last) if 2 < stride <= COARSEST]
         if not self._order:

@@ -7,7 +7,20 @@ import typer
 from typer.core import TyperGroup
 
 import refinebox
-from refinebox.commands import apply, demo, detectors, evaluate, info, memory, oracle_analysis, predict, refine, train
+from refinebox.commands import (
+    apply,
+    demo,
+    detectors,
+    env,
+    evaluate,
+    export,
+    info,
+    memory,
+    oracle_analysis,
+    predict,
+    refine,
+    train,
+)
 from refinebox.commands.console import patient_streams
 from refinebox.training.interruption import Interrupted
 
@@ -63,7 +76,9 @@ app.command()(detectors.detectors)
 app.command("oracle-analysis", epilog=oracle_analysis.EXAMPLE)(oracle_analysis.oracle_analysis)
 app.command(epilog=train.EXAMPLE)(train.train)
 app.command(epilog=apply.EXAMPLE)(apply.apply)
+app.command(epilog=export.EXAMPLE)(export.export)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=refine.EXAMPLE)(refine.refine)
 app.command(epilog=info.EXAMPLE)(info.info)
+app.command(epilog=env.EXAMPLE)(env.env)

@@ -31,6 +31,9 @@ def apply(
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.commands.inputs import load
     from refinebox.detection.zoo import weights_file
+    from refinebox.refinement.cost import cost_of
+    from refinebox.refinement.refined_detector import RefinedDetector
+    from refinebox.refinement.refiner_file import load_refiner
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
 
@@ -49,3 +52,5 @@ def apply(
         else "its AP is not known; run refinebox eval"
     )
     typer.echo(f"wrote {output}: {known}")
+    if refiner_file is not None:
+        typer.echo(f"cost: {cost_of(RefinedDetector(model, load_refiner(refiner_file))).told()}")

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,13 @@ def orientation_of(image: Image.Image) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def read_image(path: Path, labelled: Size | None = None, *, upright: bool = True) -> Image.Image:
+def read_image(path: Path | BytesIO, labelled: Size | None = None, *, upright: bool = True) -> Image.Image:
     """The image in 8-bit RGB, turned as EXIF says or, where only that fits the labels, as stored; the first of several.
 
     Pixels of more than 8 bits are scaled as :func:`to_eight_bits` says.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         labelled: (width, height) in the annotations, in pixels; the image may be smaller or larger, of the same shape.
         upright: whether to turn where ``labelled`` does not tell, because sides are equal or the turn keeps them.
 
@@ -127,7 +128,7 @@ def by(size: Size) -> str:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
     """An open image; whatever is wrong with it while it is open is said in one line that names it."""
     try:
         with warnings.catch_warnings():

@@ -16,6 +16,7 @@ from refinebox.evaluation.evaluator import Metrics, coco_ap
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.rows import Rows, to_rows
 from refinebox.progress import track
+from refinebox.refinement.exported import ExportedUpgraded
 from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
@@ -116,9 +117,11 @@ def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | Non
     Where the refiner's boxes are cut at the borders of the image, the detector's own are so under ``clipped``: what
     that alone is worth is no gain of the refiner's.
     """
-    if isinstance(detector, RefinedDetector):
+    if isinstance(detector, RefinedDetector | ExportedUpgraded):
         before, after = detector.before_and_after(batch.images, batch.sizes, batch.proposals)
-        more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
+        more = {}
+        if isinstance(detector, RefinedDetector):
+            more = {name: detector.refined(before, batch.sizes, refiner) for name, refiner in (others or {}).items()}
         free = {"clipped": replace(before, boxes=clipped(before.boxes))} if detector.clips else {}
         return {"before": before, **free, "after": after, **more}
     return {"before": detector(batch.images, batch.sizes, batch.proposals)}

@@ -5,17 +5,20 @@ from typing import Any
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
+from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import build_refiner
 
 
 def described(path: Path) -> dict[str, str]:
-    """Lines about a refiner, an upgraded detector or a plain one, by what they tell.
+    """Lines about a refiner, an upgraded detector, a plain or an exported one, by what they tell.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds nothing of refinebox's.
     """
+    if path.suffix == ".onnx":
+        return about_exported(open_exported(path).metadata)
     tensors, metadata = checkpoint.read(path)
     kind = metadata.get("kind", "refiner")
     lines = {"kind": kind if metadata else "refiner, as published"}
@@ -30,6 +33,17 @@ def described(path: Path) -> dict[str, str]:
     lines |= about_detector(metadata["detector"]) if upgraded else {}
     lines |= about_refiner(refiner, about, str(path))
     return lines | about_gain(metadata)
+
+
+def about_exported(metadata: dict[str, Any]) -> dict[str, str]:
+    """Of an ONNX file."""
+    proof = metadata["proof"]
+    return {
+        "kind": f"{metadata['kind']}, {'upgraded' if metadata['upgraded'] else 'plain'}",
+        **about_detector(metadata["detector"]),
+        "exported by": f"refinebox {metadata['version']} (detector's sha256 {metadata['sha256'][:12]})",
+        "proof": f"at most {proof['boxes']:.2g} pixels and {proof['scores']:.2g} of a score from torch",
+    }
 
 
 def about_detector(detector: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_area, box_convert
 
 from refinebox.boxes import inverse_sigmoid, paired_iou, whwh
 from refinebox.refinement.pyramid import WIDTH
@@ -93,7 +93,7 @@ def gather_evidence(scores: Tensor, stages: list[Tensor], seen: Tensor, sizes: T
     """
     final = stages[-1]
     corners = box_convert(final * whwh(sizes)[:, None], "cxcywh", "xyxy")  # [B, N, 4]
-    overlap = torch.stack([box_iou(each, each).fill_diagonal_(0) for each in corners])  # [B, N, N]
+    overlap = overlaps(corners)
     size = (final * whwh(sizes)[:, None])[..., 2:].clamp(min=1).log()
     moved = [paired_iou(stage, final) for stage in stages[:-1]] + [paired_iou(stages[0], stages[1])]
     crowding = (overlap > NEIGHBOUR).sum(-1).float()
@@ -105,9 +105,36 @@ def gather_evidence(scores: Tensor, stages: list[Tensor], seen: Tensor, sizes: T
         other = torch.where(logits == best[..., :1], best[..., 1:], best[..., :1])
     else:
         other = torch.zeros_like(logits)
-    duplicate, rival = torch.zeros_like(logits), torch.zeros_like(logits)
+    return Evidence(boxes, torch.stack([logits, other, *competitors(overlap, scores)], dim=-1))
+
+
+def competitors(overlap: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """For each box and category, ``[B, N, K]``: how much a better box of it covers, and how well any other does.
+
+    Args:
+        overlap: ``[B, N, N]`` IoU with each other box, 0 with itself.
+        scores: ``[B, N, K]``.
+    """
+    if torch.compiler.is_exporting():  # an exported graph holds every round of a loop
+        beside, score = overlap[..., None], scores[:, None]  # [B, N, N, 1], [B, 1, N, K]
+        return (beside * (score > scores[:, :, None])).amax(2), (beside * score).amax(2)
+    duplicate, rival = torch.zeros_like(scores), torch.zeros_like(scores)
     for place in range(scores.shape[1]):  # a neighbour at a time: [B, N, N, K] would be large
         beside, score = overlap[:, :, place, None], scores[:, place, None]  # [B, N, 1], [B, 1, K]
         duplicate = torch.maximum(duplicate, beside * (score > scores))
         rival = torch.maximum(rival, beside * score)
-    return Evidence(boxes, torch.stack([logits, other, duplicate, rival], dim=-1))
+    return duplicate, rival
+
+
+def overlaps(boxes: Tensor) -> Tensor:
+    """``[B, N, N]`` IoU of every box ``[B, N, 4]`` (xyxy) with every other of its image, and 0 with itself.
+
+    ``torchvision.ops.box_iou`` takes one image at a time, which would fix the size of an exported graph's batch.
+    """
+    area = box_area(boxes.flatten(0, 1)).view(boxes.shape[:2])  # [B, N]
+    low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
+    high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)  # [B, N, N]
+    iou = shared / (area[:, :, None] + area[:, None] - shared)
+    others: Tensor = iou.masked_fill(torch.eye(boxes.shape[1], dtype=torch.bool, device=boxes.device), 0.0)
+    return others

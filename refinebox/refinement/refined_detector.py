@@ -27,7 +27,7 @@ class RefinedDetector(Detector):
     the image in the end, with all others.
 
     Raises:
-        ValueError: the refiner was built for other feature maps, or the detector is refined already.
+        ValueError: the refiner was built for other feature maps, or the detector has none or is refined already.
     """
 
     def __init__(self, detector: Detector, refiner: Refiner, top: int = 100) -> None:
@@ -109,13 +109,18 @@ class RefinedDetector(Detector):
 
 def looked(refiner: Refiner, features: Sequence[Tensor], boxes: Tensor, sizes: Tensor) -> tuple[list[Tensor], Tensor]:
     """The boxes ``[B, N, 4]`` before and after each step, and ``[B, N, 64]`` what the head saw of them last."""
-    image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
+    image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
     steps, seen = refiner.refine_and_look(features, boxes.flatten(0, 1), image, sizes)
     return [boxes, *(step.view_as(boxes) for step in steps)], seen.view(*boxes.shape[:2], seen.shape[-1])
 
 
 def check_fit(detector: Detector, refiner: Refiner) -> None:
     """Raises ValueError where the refiner reads other feature maps than the detector has."""
+    if not detector.channels:
+        raise ValueError(
+            f"{detector.profile.name} gives no feature maps, as exported files do not; name the checkpoint that it was "
+            "exported from"
+        )
     if detector.channels != refiner.channels or detector.strides != refiner.strides:
         raise ValueError(
             f"the refiner reads {_maps(refiner.channels, refiner.strides)}, but {detector.profile.name} gives "

@@ -55,7 +55,7 @@ class Refiner(nn.Module):
             boxes: ``[B, N, 4]`` cxcywh, fractions of the unpadded image.
             sizes: ``[B, 2]`` (height, width) of the unpadded images as the detector saw them, in pixels.
         """
-        image = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
+        image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
         return [step.view_as(boxes) for step in self.refine(features, boxes.flatten(0, 1), image, sizes)]
 
     def refine(self, features: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor) -> list[Tensor]:
@@ -70,7 +70,7 @@ class Refiner(nn.Module):
     ) -> tuple[list[Tensor], Tensor]:
         """As :meth:`refine`, and ``[M, 64]`` what the head saw of each box before it moved it for the last time."""
         pyramid = self.channel_mapper(features)
-        steps, seen = [], boxes.new_zeros(len(boxes), WIDTH)
+        steps, seen = [], boxes.new_zeros(boxes.shape[0], WIDTH)
         for _ in range(self.steps):
             seen = self.bboxes_refiner.summary(self.pool(pyramid, boxes, image, sizes))
             boxes = moved(boxes, self.bboxes_refiner.moves(seen), self.architecture.moves)

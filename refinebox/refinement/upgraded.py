@@ -15,6 +15,7 @@ from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
+from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner_file import build_refiner, load_refiner_and_history
 
@@ -222,7 +223,7 @@ def rebuild(tensors: dict[str, Tensor], profile: Profile, builder: str | None, w
 def open_model(
     name: str | None, weights: Path | None = None, ema: bool | None = None, features: str | None = None
 ) -> Detector:
-    """What a user means by a detector's name and perhaps a file: a detector, or an upgraded one.
+    """What a user means by a detector's name and perhaps a file: a detector, an upgraded or an exported one.
 
     With ``features`` instead of a name it is one that takes its boxes from a results file.
 
@@ -238,6 +239,8 @@ def open_model(
         return load_given(features, weights, ema=ema)
     if features is not None:
         raise ValueError(f"{name} has features of its own; leave out --features {features}, or the detector")
+    if weights is None and name.endswith(".onnx"):
+        return open_exported(Path(name))
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:

@@ -1,6 +1,7 @@
 """torchvision's detection models: with no refinement, detections are the library's own."""
 
 import re
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,6 @@ def model(name: str, columns: int = 7) -> Any:
     network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=columns).train(False)
     if network.transform.fixed_size is None:
         network.transform.min_size, network.transform.max_size = (SHORT,), LONG
-    for key, tensor in network.state_dict().items():
-        if key.endswith("running_var"):
-            tensor.fill_(0.3)
     handles = [
         module.register_forward_hook(calibrate)
         for key, module in network.named_modules()
@@ -68,38 +66,49 @@ def opened(network: Any, name: str, folder: Path) -> Detector:
 
 @pytest.mark.parametrize("name", known())
 def test_detections_equal_the_librarys(name: str, tmp_path: Path) -> None:
+    """In the same pixels: the library's scores, labels and boxes, in its order but for ties."""
     network = model(name, columns=2 if "keypoint" in name else 7)
     detector = opened(network, name, tmp_path)
     with torch.no_grad():
+        inputs, _ = network.transform([tensor_of(PICTURE)])
         (wanted,) = network([tensor_of(PICTURE)])
-    (found,) = detector.predict([PICTURE])
-    assert len(wanted["scores"]) > 5
-    assert len(found.scores) == len(wanted["scores"])
-    torch.testing.assert_close(found.scores, wanted["scores"], atol=1e-5, rtol=1e-4)
+    if wanted["scores"].unique().numel() < len(wanted["scores"]) / 2:
+        pytest.skip("random weights give a crowd of boxes one score, and which of them survives is chance")
+    output = detector(inputs.tensors, torch.tensor(inputs.image_sizes))
+    size = torch.tensor([[PICTURE.height, PICTURE.width]])
+    (found,) = detector.postprocess(detector.scores(output.logits), output.boxes, size)
+    assert len(found.scores) == len(wanted["scores"]) > 5
+    torch.testing.assert_close(found.scores, wanted["scores"])
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        same = ((wanted["boxes"] - box).abs().amax(1) < 0.01) & ((wanted["scores"] - score).abs() < 1e-4)
+        same = ((wanted["boxes"] - box).abs().amax(1) < 0.01) & ((wanted["scores"] - score).abs() < 1e-5)
         assert (same & (wanted["labels"] == label)).any()
 
 
-class TestRetinaNet(AdapterContract):
-    @pytest.fixture(scope="class")
-    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-        name = "retinanet_resnet50_fpn_v2"
-        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+@pytest.mark.parametrize("name", ["fcos_resnet50_fpn", "ssdlite320_mobilenet_v3_large"])
+def test_pictures_come_in_as_the_librarys_transform_makes_them(name: str, tmp_path: Path) -> None:
+    network = model(name)
+    detector = opened(network, name, tmp_path)
+    (wanted, _), form = network.transform([tensor_of(PICTURE)]), detector.profile.input
+    images, sizes = form.pad([detector.preprocess(PICTURE)])
+    torch.testing.assert_close(images, wanted.tensors, atol=1e-5, rtol=1e-5)
+    assert [tuple(size) for size in sizes.tolist()] == wanted.image_sizes
+    with torch.no_grad():
+        (detections,) = network([tensor_of(PICTURE)])
+    (found,) = detector.predict([PICTURE])
+    torch.testing.assert_close(found.scores, detections["scores"], atol=1e-4, rtol=1e-4)
 
 
-class TestFasterRcnn(AdapterContract):
-    @pytest.fixture(scope="class")
-    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-        name = "fasterrcnn_mobilenet_v3_large_fpn"
-        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+@pytest.fixture(
+    scope="module",
+    params=["retinanet_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_fpn", "ssdlite320_mobilenet_v3_large"],
+)
+def detector(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """One of each kind."""
+    return opened(model(request.param), request.param, tmp_path_factory.mktemp("weights"))
 
 
-class TestSsdLite(AdapterContract):
-    @pytest.fixture(scope="class")
-    def detector(self, tmp_path_factory: pytest.TempPathFactory) -> Detector:
-        name = "ssdlite320_mobilenet_v3_large"
-        return opened(model(name), name, tmp_path_factory.mktemp("weights"))
+class TestTorchvision(AdapterContract):
+    pass
 
 
 @pytest.mark.parametrize(("name", "first"), [("fasterrcnn_resnet50_fpn", 1), ("fcos_resnet50_fpn", 0)])
@@ -137,6 +146,7 @@ def test_another_models_weights_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_cannot_be_fetched_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", urllib.request.urlopen)  # which refuses, in tests
     expected = r"^could not download https://download\.pytorch\.org/.*\(tests have no network\); try again, or download"
     with pytest.raises(ConnectionError, match=expected):
         load_detector("torchvision:ssd300_vgg16")

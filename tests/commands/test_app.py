@@ -77,7 +77,11 @@ def test_the_version_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "detectors", "oracle-analysis", "train", "apply", "eval", "predict", "refine", "info"]
+    "command",
+    [
+        *("demo", "detectors", "oracle-analysis", "train", "apply", "export"),
+        *("eval", "predict", "refine", "info", "env"),
+    ],
 )
 def test_every_command_explains_itself(command: str) -> None:
     assert command in done("--help")
@@ -246,7 +250,13 @@ def test_a_training_leaves_out_what_cannot_be_read_unless_it_is_strict(
 def test_an_upgraded_checkpoint_is_written(detector_file: Path, refiner_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "better.safetensors"
     shown = done("apply", "--detector", detector_file, "--refiner", refiner_file, "--output", output)
-    assert shown == f"wrote {output}: validation AP 40.0 → 41.2\n"
+    wrote, cost = shown.splitlines()
+    assert wrote == f"wrote {output}: validation AP 40.0 → 41.2"
+    assert re.fullmatch(
+        r"cost: refinement adds 0\.\d\d M parameters, [\d.]+% of the detector's, and [\d.]+ G multiply-adds, "
+        r"[\d.]+% of the detector's at 85 x 64",
+        cost,
+    )
     assert isinstance(refinebox.load(output), RefinedDetector)
 
 
@@ -255,7 +265,7 @@ def test_an_unknown_ap_is_called_unknown(detector: Detector, detector_file: Path
     bare, output = tmp_path / "bare.safetensors", tmp_path / "better.safetensors"
     checkpoint.write(bare, refiner.state_dict(), {"kind": "refiner", "strides": detector.strides})
     shown = done("apply", "--detector", detector_file, "--refiner", bare, "--output", output)
-    assert shown == f"wrote {output}: its AP is not known; run refinebox eval\n"
+    assert shown.startswith(f"wrote {output}: its AP is not known; run refinebox eval\n")
 
 
 def test_an_upgraded_checkpoint_is_evaluated_before_and_after(
@@ -675,7 +685,8 @@ def test_published_weights_and_their_published_refiner_need_no_training(
     shutil.copyfile(shared / "data/refinebox-official/rb_dab_detr_r50_12ep.pth", refiner)
     output = tmp_path / "better.safetensors"
     arguments: Words = ["apply", "--refiner", "published", "--output", output, "--detector"]
-    assert done(*arguments, "dab-detr-r50") == f"wrote {output}: its AP is not known; run refinebox eval\n"
+    shown = done(*arguments, "dab-detr-r50")
+    assert shown.startswith(f"wrote {output}: its AP is not known; run refinebox eval\ncost: refinement adds 0.")
 
     model = refinebox.load(output)
     wanted = RefinedDetector(load_detector("dab-detr-r50"), load_refiner(refiner))

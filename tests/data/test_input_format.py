@@ -220,4 +220,4 @@ def test_sides_are_rounded_down_to_whole_steps() -> None:
     form = InputFormat(short_side=96, long_side=144, step=16)
     assert form.content(90, 130) == (96, 128)
     assert form.content(130, 90) == (128, 96)
-    assert form.content(10, 1000) == (16, 144)
+    assert form.content(20, 1000) == (16, 144)

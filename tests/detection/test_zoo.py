@@ -56,7 +56,8 @@ def test_the_bundled_weights_are_small() -> None:
 def test_an_unknown_name_lists_the_known_ones(weights: str | None) -> None:
     expected = (
         rf"^unknown detector 'nonsense'; known: {', '.join(DETECTORS)}, the path of a \.safetensors file or of a "
-        r"transformers folder, or package\.module:function$"
+        r"transformers folder, organisation/name of the Hugging Face hub, torchvision:NAME, effdet:NAME, "
+        r"libreyolo:NAME, or package\.module:function$"
     )
     with pytest.raises(ValueError, match=expected):
         load_detector("nonsense", weights)

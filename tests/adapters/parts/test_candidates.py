@@ -47,6 +47,18 @@ def test_others_overlap_neither_detections_nor_one_another() -> None:
     assert torch.equal(best[others], best[others].sort(descending=True).values)
 
 
+def test_where_boxes_vote_the_suppressed_ones_are_handed_over_too() -> None:
+    boxes, scores = crowd(0, count=600)
+    choice = Choice("suppression", 20, above=0.3, iou=0.5, candidates=10**6, voting=0.75)
+    wanted = choose(choice, scores, boxes)
+    chosen = distinct(boxes, scores, choice)
+    found = choose(choice, scores[chosen], boxes[chosen])
+    assert torch.equal(chosen[found.query], wanted.query)
+    torch.testing.assert_close(found.boxes, wanted.boxes)
+    assert not torch.equal(found.boxes, boxes[wanted.query])  # somebody did vote
+    assert (box_iou(boxes[chosen], boxes[chosen]) - torch.eye(len(chosen))).max() > 0.75
+
+
 def test_the_best_pairs_are_considered() -> None:
     scores = torch.tensor([[0.9, 0.2], [0.8, 0.7], [0.1, 0.6], [0.0, 0.0]])
     rows, kept = considered(scores, 0.15, 3)

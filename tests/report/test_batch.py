@@ -1,0 +1,122 @@
+"""Batches for other programs: the same as predict, sent cheaply, and no image lost."""
+
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from invocation import done
+from PIL import Image
+from refinebox.batch import COLUMNS, Refine
+
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import describe
+from refinebox.files import checkpoint
+from refinebox.refinement.refiner import Refiner
+from refinebox.training.run import write_refiner
+from refinebox.training.settings import Settings
+
+
+@pytest.fixture
+def upgraded(detector: Detector, tmp_path: Path) -> Path:
+    plain, best, better = (tmp_path / f"{name}.safetensors" for name in ("plain", "best", "better"))
+    checkpoint.write(plain, detector.tensors(), {"kind": "detector", "detector": describe(detector)})
+    torch.manual_seed(5)
+    refiner = Refiner(detector.channels, detector.strides)
+    write_refiner(best, refiner, detector, asdict(Settings()), {"before": None, "after": None})
+    done("apply", "--detector", plain, "--refiner", best, "--output", better)
+    return better
+
+
+@pytest.fixture
+def images(shapes_folder: Path) -> list[str]:
+    return sorted(map(str, (shapes_folder / "val").iterdir()))
+
+
+def test_rows_are_those_of_predict(upgraded: Path, images: list[str], tmp_path: Path) -> None:
+    done("predict", upgraded, *images, "--output", tmp_path / "predicted", "--device", "cpu")
+    wanted = json.loads((tmp_path / "predicted/results.json").read_text())
+    found = Refine(upgraded, device="cpu", threshold=0)({"path": images})
+    assert tuple(found) == COLUMNS
+    assert found["image_id"] == images
+    rows = [
+        (path, score, [box[0], box[1], box[2] - box[0], box[3] - box[1]], label)
+        for path, *columns in zip(*(found[name] for name in COLUMNS[:4]), strict=True)
+        for box, score, label in zip(*columns, strict=True)
+    ]
+    assert len(rows) == len(wanted)
+    for (path, score, box, label), other in zip(rows, wanted, strict=True):
+        assert (path, label) == (other["file_name"], other["category_id"])
+        assert score == pytest.approx(other["score"], abs=1e-4)
+        assert box == pytest.approx(other["bbox"], abs=0.01)
+
+
+def test_bytes_are_read_as_files_are(upgraded: Path, images: list[str]) -> None:
+    refine = Refine(upgraded, device="cpu")
+    paths = refine({"path": images})
+    content = refine({"bytes": [Path(path).read_bytes() for path in images], "image_id": images})
+    assert content == paths
+    assert refine({"bytes": [Path(images[0]).read_bytes()]})["image_id"] == [0]
+
+
+def test_how_far_boxes_moved(upgraded: Path, images: list[str], tmp_path: Path) -> None:
+    found = Refine(upgraded, device="cpu", threshold=0)({"path": images})
+    plain = Refine(tmp_path / "plain.safetensors", device="cpu", threshold=0)({"path": images})
+    for boxes, before, moved in zip(found["boxes"], plain["boxes"], found["moved"], strict=True):
+        wanted = [max(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in zip(boxes, before, strict=True)]
+        assert moved == pytest.approx(wanted, abs=1e-3)
+    assert max(map(max, found["moved"])) > 0
+    assert {far for image in plain["moved"] for far in image} == {0.0}
+
+
+def test_low_scores_are_left_out(upgraded: Path, images: list[str]) -> None:
+    everything = Refine(upgraded, device="cpu", threshold=0)({"path": images[:1]})
+    middle = sorted(everything["scores"][0])[len(everything["scores"][0]) // 2]
+    some = Refine(upgraded, device="cpu", threshold=middle)({"path": images[:1]})
+    count = sum(score >= middle for score in everything["scores"][0])
+    assert [len(some[name][0]) for name in ("boxes", "scores", "labels", "moved")] == [count] * 4
+
+
+def test_what_cannot_be_read_is_a_row(upgraded: Path, images: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_text("no image")
+    found = Refine(upgraded, device="cpu")(
+        {"path": [str(tmp_path / "broken.jpg"), str(tmp_path / "none.jpg"), images[0]]}
+    )
+    assert found["boxes"][:2] == [[], []]
+    assert "broken.jpg is not a readable image" in found["error"][0]
+    assert found["error"][1:] == [f"{tmp_path / 'none.jpg'} is not there", None]
+    [error] = Refine(upgraded, device="cpu")({"bytes": [b"nothing"]})["error"]
+    assert error.startswith("the content is not a readable image: ")
+
+
+def test_exif_counts_in_bytes_too(upgraded: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "turned.jpg"
+    Image.linear_gradient("L").resize((80, 48)).save(path, exif=exif)
+    refine = Refine(upgraded, device="cpu", threshold=0)
+    content = {"bytes": [path.read_bytes()], "image_id": [str(path)]}
+    assert refine(content) == refine({"path": [str(path)]})
+
+
+def test_it_is_sent_without_the_detector(upgraded: Path, images: list[str]) -> None:
+    refine = Refine(upgraded, device="cpu")
+    wanted = refine({"path": images})
+    sent = pickle.dumps(refine)
+    assert len(sent) < 1000
+    assert pickle.loads(sent)({"path": images}) == wanted
+
+
+def test_torch_is_not_imported_before_the_first_batch() -> None:
+    code = "import sys; from refinebox.batch import Refine; Refine('x'); print('torch' in sys.modules)"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout == "False\n"
+
+
+def test_a_batch_must_have_images(upgraded: Path) -> None:
+    with pytest.raises(ValueError, match=r"^the batch has the columns image, label; expected path or bytes$"):
+        Refine(upgraded)({"image": [], "label": []})
