@@ -14,7 +14,7 @@ from refinebox.boxes import to_fractions
 from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
 from refinebox.detection.output import DetectorOutput
-from refinebox.detection.profile import COCO_NAMES, MEAN, STD, Choice, InputFormat, Profile
+from refinebox.detection.profile import COCO_NAMES, MEAN, STD, InputFormat, Profile
 from refinebox.detection.tensors import load_tensors
 
 CLASSIFIER = "class_net.predict.conv_pw.bias"  # the tensor that tells how many categories there are
@@ -58,8 +58,8 @@ class EfficientDet(Detector):
         rows, scores = candidates.considered(scores, 0.0, self._limit)
         boxes = decode_box_outputs(codes[rows].float(), self.anchors[rows], output_xyxy=True)
         boxes = clip_boxes_to_image(boxes, tuple(size.tolist()))
-        rows = candidates.distinct(boxes, scores, self.profile.final)
-        return to_fractions(boxes[rows], size), scores[rows]
+        rows, scores = candidates.distinct(boxes, scores, self.profile.final)
+        return to_fractions(boxes[rows], size), scores
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         return self._taps.maps(images)
@@ -142,7 +142,7 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str = "") -> Det
             category_ids=ids,
             category_names=COCO_NAMES if len(ids) == max(COCO_NAMES) else {},
             input=form,
-            choice=Choice("suppression", config.max_det_per_image, above=0.0, iou=IOU, candidates=10**6),
+            choice=candidates.suppression(config.max_det_per_image, 0.0, IOU),
         ),
     )
 

@@ -19,7 +19,7 @@ from refinebox.detection.profile import Choice, Profile, ids_of
 from refinebox.detection.tensors import load_tensors
 
 ABOVE, IOU, LIMIT = 0.001, 0.6, 300  # what the library's own evaluation keeps of an image
-CONSIDERED = 3000  # pairs of a box and a category before the suppression
+CONSIDERED = 10_000  # pairs of a box and a category before the suppression
 WORDS = {"nano": "n", "pico": "p", "tiny": "t", "small": "s", "medium": "m", "large": "l", "xlarge": "x"}
 
 
@@ -63,8 +63,8 @@ class LibreDetector(Detector):
         single = scores.new_zeros(int(kept.sum()), len(self.category_ids))
         single[range(len(single)), columns[kept]] = scores[kept]
         boxes, single = boxes[kept.to(boxes.device)], single.to(size.device)
-        rows = candidates.distinct(boxes, single, self.profile.final)
-        return to_fractions(boxes[rows], size), single[rows]
+        rows, single = candidates.distinct(boxes, single, self.profile.final)
+        return to_fractions(boxes[rows], size), single
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         return self._taps.maps(self._convention.applied(images, sizes))
@@ -80,7 +80,7 @@ def _stages(module: nn.Module) -> Iterator[nn.Module]:
     for layer in (module, *layers(module)):
         if (inner := _inner(layer)) is not None:
             yield from _stages(inner)
-        elif layer is not module and any(True for _ in layer.parameters()):  # not the embedding of positions
+        elif layer is not module and "Position" not in type(layer).__name__:  # an embedding is no feature
             yield layer
 
 
@@ -150,7 +150,7 @@ def detector(model: Any, profile: Profile) -> Detector:
             category_ids=ids,
             category_names={i: name for i, name in zip(ids, names, strict=True) if name != f"class_{i}"},
             input=form,
-            choice=Choice("suppression" if suppressing else "pairs", LIMIT, above=ABOVE, iou=IOU),
+            choice=candidates.suppression(LIMIT, ABOVE, IOU) if suppressing else Choice("pairs", LIMIT, above=ABOVE),
         ),
         convention,
     )

@@ -15,7 +15,7 @@ from torchvision.ops import FrozenBatchNorm2d, clip_boxes_to_image, remove_small
 from refinebox.boxes import to_fractions
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
-from refinebox.detection.profile import COCO_NAMES, Choice, InputFormat, Profile
+from refinebox.detection.profile import COCO_NAMES, InputFormat, Profile
 from refinebox.detection.tensors import load_tensors
 
 COLUMNS = 91  # categories of the library's own weights, background among them
@@ -57,8 +57,8 @@ class TorchvisionDetector(Detector):
         return DetectorOutput(features, *candidates.batched(chosen, self.profile.final))
 
     def _chosen(self, boxes: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        rows = candidates.distinct(boxes, scores, self.profile.final)
-        return to_fractions(boxes[rows], size), scores[rows]
+        rows, scores = candidates.distinct(boxes, scores, self.profile.final)
+        return to_fractions(boxes[rows], size), scores
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         return self._taps.maps(images, sizes)
@@ -203,13 +203,7 @@ def build(state: Mapping[str, Tensor], profile: Profile, where: str = "") -> Det
             category_ids=ids,
             category_names=COCO_NAMES if columns == COLUMNS else {},
             input=input_format(network.transform),
-            choice=Choice(
-                "suppression",
-                limit=heads.detections_per_img,
-                above=heads.score_thresh,
-                iou=heads.nms_thresh,
-                candidates=100_000,
-            ),
+            choice=candidates.suppression(heads.detections_per_img, heads.score_thresh, heads.nms_thresh),
         ),
     )
 

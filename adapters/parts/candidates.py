@@ -1,21 +1,33 @@
 """A few hundred distinct candidates out of the thousands of boxes of a dense detector."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import nms
+from torchvision.ops import box_iou, nms
 
 from refinebox.detection.choice import Choice, choose
 
 ROWS = 300  # candidates of an image, where the detector does not return more detections
 VOTERS = 1000  # where suppressed boxes vote, and so are wanted too
+SLACK = 1e-4  # of an overlap, far more than rounding is worth and far less than anybody would notice
 DISTINCT = 0.7  # overlap above which two boxes are candidates for the same object, whatever their categories
 
 
-def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
-    """``[N]`` rows to hand over: those of the detector's own detections, then others that overlap none of them much.
+def suppression(limit: int, above: float, iou: float) -> Choice:
+    """The final choice of a detector that keeps ``limit`` detections with scores above ``above``.
+
+    Boxes lie in other units in the end than in the library, and rounding must not decide whether an overlap of exactly
+    ``iou``, which grids of anchors bring about, is too much: the threshold is a little higher, and :func:`distinct`
+    leaves out what only the library's threshold drops.
+    """
+    return Choice("suppression", limit, above, iou + SLACK / 2, candidates=100_000)
+
+
+def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> tuple[Tensor, Tensor]:
+    """The rows to hand over: those of the detector's own detections, then others that overlap none of them much.
 
     Chosen among these rows alone, the detections stay the same as long as no box moves: whatever is left out or put
     behind is worse than what suppresses it. The others are there for boxes that move apart. Where suppressed boxes
@@ -24,22 +36,32 @@ def distinct(boxes: Tensor, scores: Tensor, choice: Choice) -> Tensor:
     Args:
         boxes: ``[M, 4]`` xyxy, in pixels.
         scores: ``[M, K]``; 0 for pairs that the detector does not consider.
-        choice: how the detector chooses.
+        choice: of :func:`suppression`, or one that does not suppress.
+
+    Returns:
+        ``[N]`` rows and their ``[N, K]`` scores.
     """
-    rows = room(choice)
-    own = _unique(choose(choice, scores, boxes).query)
+    theirs = choose(replace(choice, iou=choice.iou - SLACK / 2, voting=0.0), scores, boxes)
+    own = _unique(theirs.query)
     best = scores.amax(-1)
     free = best > 0
     free[own] = False
     others = free.nonzero()[:, 0]
-    if len(own) >= rows or not len(others):
-        return own
     if choice.voting:
-        return torch.cat([own, others[best[others].argsort(descending=True)][: rows - len(own)]])
-    both = torch.cat([own, others])
-    kept = nms(boxes[both], torch.cat([best[own] + 2, best[others]]), DISTINCT)  # detections suppress the others
-    further = both[kept[kept >= len(own)]]
-    return torch.cat([own, further[: rows - len(own)]])
+        others = others[best[others].argsort(descending=True)]
+    else:
+        both = torch.cat([own, others])
+        kept = nms(boxes[both], torch.cat([best[own] + 2, best[others]]), DISTINCT)  # detections suppress the others
+        others = both[kept[kept >= len(own)]]
+    chosen = torch.cat([own, others[: max(0, room(choice) - len(own))]])
+    if choice.rule != "suppression":
+        return chosen, scores[chosen]
+    detected = torch.zeros_like(scores, dtype=torch.bool)
+    detected[theirs.query, theirs.column] = True
+    detected = detected[chosen]  # [N, K]
+    close = (box_iou(boxes[chosen], boxes[chosen]) - choice.iou).abs() < SLACK  # [N, N]
+    undecided = (close.float() @ detected.float() > 0) & ~detected
+    return chosen, scores[chosen].masked_fill(undecided, 0)
 
 
 def room(choice: Choice) -> int:

@@ -2,31 +2,38 @@
 
 import pytest
 import torch
-from refinebox.adapters.parts.candidates import DISTINCT, ROWS, batched, considered, distinct
+from refinebox.adapters.parts.candidates import DISTINCT, ROWS, batched, considered, distinct, suppression
 from torch import Tensor
 from torchvision.ops import box_iou
 
 from refinebox.detection.choice import Choice, choose
 
 
-def crowd(seed: int, count: int = 2000, columns: int = 7) -> tuple[Tensor, Tensor]:
-    """Boxes that overlap a lot, with scores of several categories each."""
+def crowd(seed: int, count: int = 2000, columns: int = 7, *, lattice: bool = False) -> tuple[Tensor, Tensor]:
+    """Boxes that overlap a lot, with scores of several categories each; on a lattice many overlaps are exactly 1/2."""
     generator = torch.Generator().manual_seed(seed)
     corners = 100 * torch.rand(count, 2, generator=generator)
-    boxes = torch.cat([corners, corners + 10 + 40 * torch.rand(count, 2, generator=generator)], dim=-1)
+    sides = 10 + 40 * torch.rand(count, 2, generator=generator)
+    if lattice:
+        corners, sides = (corners / 7).round() * 7, torch.full_like(sides, 21)
+    boxes = torch.cat([corners, corners + sides], dim=-1)
     return boxes, torch.rand(count, columns, generator=generator) ** 3
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("limit", [20, 100, 400])
 @pytest.mark.parametrize("by_category", [False, True])
-def test_detections_among_candidates_are_those_among_all(seed: int, limit: int, by_category: bool) -> None:
-    boxes, scores = crowd(seed)
-    choice = Choice("suppression", limit, above=0.3, iou=0.5, candidates=10**6)
-    rows, kept = considered(scores, choice.above, 150, by_category=by_category)
-    wanted = choose(choice, kept, boxes[rows])
-    chosen = distinct(boxes[rows], kept, choice)
-    found = choose(choice, kept[chosen], boxes[rows][chosen])
+@pytest.mark.parametrize("lattice", [False, True])
+def test_detections_among_candidates_are_those_among_all(
+    seed: int, limit: int, by_category: bool, lattice: bool
+) -> None:
+    boxes, scores = crowd(seed, lattice=lattice)
+    rows, kept = considered(scores, 0.3, 150, by_category=by_category)
+    wanted = choose(Choice("suppression", limit, above=0.3, iou=0.5, candidates=10**6), kept, boxes[rows])
+    choice = suppression(limit, 0.3, 0.5)
+    chosen, few = distinct(boxes[rows], kept, choice)
+    scale = torch.tensor([0.37, 1.21, 0.37, 1.21])  # pixels of a picture of another size
+    found = choose(choice, few, boxes[rows][chosen] * scale)
     assert torch.equal(chosen[found.query], wanted.query)
     assert torch.equal(found.column, wanted.column)
     assert torch.equal(found.score, wanted.score)
@@ -36,8 +43,8 @@ def test_detections_among_candidates_are_those_among_all(seed: int, limit: int, 
 
 def test_others_overlap_neither_detections_nor_one_another() -> None:
     boxes, scores = crowd(0)
-    choice = Choice("suppression", 20, above=0.3, iou=0.5, candidates=10**6)
-    chosen = distinct(boxes, scores, choice)
+    choice = suppression(20, 0.3, 0.5)
+    chosen, _ = distinct(boxes, scores, choice)
     detected = choose(choice, scores, boxes).query.unique()
     others = chosen[~torch.isin(chosen, detected)]
     assert len(others) > 100
@@ -51,7 +58,7 @@ def test_where_boxes_vote_the_suppressed_ones_are_handed_over_too() -> None:
     boxes, scores = crowd(0, count=600)
     choice = Choice("suppression", 20, above=0.3, iou=0.5, candidates=10**6, voting=0.75)
     wanted = choose(choice, scores, boxes)
-    chosen = distinct(boxes, scores, choice)
+    chosen, _ = distinct(boxes, scores, choice)
     found = choose(choice, scores[chosen], boxes[chosen])
     assert torch.equal(chosen[found.query], wanted.query)
     torch.testing.assert_close(found.boxes, wanted.boxes)
