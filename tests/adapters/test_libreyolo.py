@@ -9,6 +9,8 @@ import pytest
 import torch
 from adapter_contract import AdapterContract
 from PIL import Image
+from same_detections import found_again, noisy
+from torchvision.ops import clip_boxes_to_image
 
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
@@ -17,7 +19,8 @@ pytest.importorskip("libreyolo", reason="an extra: pip install 'refinebox[librey
 from refinebox.adapters import libreyolo as adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what the library imports
-STRIDES = dict.fromkeys(("yolox-n", "yolo9-t", "rtmdet-t", "picodet-s", "ppyoloe-s"), (4, 8, 16, 32))
+STRIDES = dict.fromkeys(("yolox-n", "yolo9-t", "picodet-s", "dfine-n"), (4, 8, 16, 32))
+NOISE = 0.05
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8))
 
 
@@ -54,20 +57,24 @@ class TestLibreYolo(AdapterContract):
         assert detector.strides == STRIDES[name]
 
 
-def test_detections_equal_the_librarys(detector: Detector, name: str) -> None:
+def test_detections_equal_the_librarys(detector: Detector, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same pixels, and with noise in what the network says, as nothing differs in its random weights."""
     model, form = wrapper(name), detector.profile.input
     images, sizes = form.pad([detector.preprocess(PICTURE)])
     theirs = detector._convention.applied(images, sizes)  # type: ignore[attr-defined]
     size = int(sizes[0, 1]), int(sizes[0, 0])
     with torch.no_grad():
-        wanted = model._postprocess(
-            model._forward(theirs), adapter.ABOVE, adapter.IOU, size, max_det=adapter.LIMIT, ratio=1.0
-        )
+        output = noisy(model._forward(theirs), NOISE)
+        wanted = model._postprocess(output, adapter.ABOVE, adapter.IOU, size, max_det=adapter.LIMIT, ratio=1.0)
+    forward = detector._taps._run  # type: ignore[attr-defined]
+    monkeypatch.setattr(detector._taps, "_run", lambda images: noisy(forward(images), NOISE))  # type: ignore[attr-defined]
     output = detector(images, sizes)
     (found,) = detector.postprocess(detector.scores(output.logits), output.boxes, sizes)
-    assert len(found.scores) == len(wanted["scores"]) > 0
-    torch.testing.assert_close(found.scores, torch.as_tensor(wanted["scores"]))
-    torch.testing.assert_close(found.boxes.mean(0), torch.as_tensor(wanted["boxes"]).mean(0), atol=1e-2, rtol=1e-4)
+    boxes, scores, labels = (torch.as_tensor(wanted[key]) for key in ("boxes", "scores", "classes"))
+    boxes = clip_boxes_to_image(boxes, size[::-1])  # not all families of the library cut them, the adapter does
+    assert len(scores) > 5
+    assert abs(len(found.scores) - len(scores)) <= 0.02 * len(scores)
+    assert found_again(found, boxes, scores, labels) >= 0.97
 
 
 @pytest.fixture(scope="module")
