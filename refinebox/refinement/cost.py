@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from refinebox.data.proposals import Proposals
 from refinebox.refinement.refined_detector import RefinedDetector
 
 
@@ -44,8 +45,12 @@ def cost_of(model: RefinedDetector) -> Cost:
     height, width = form.canvas(*content)
     place = next(model.parameters()).device
     images, sizes = torch.zeros(1, 3, height, width, device=place), torch.tensor([content], device=place)
+    proposals = None
+    if model.takes_boxes:  # as many as are refined
+        boxes = torch.full((1, model.top, 4), 0.5, device=place)
+        proposals = Proposals(boxes, boxes.new_ones(1, model.top, len(model.category_ids)))
     with FlopCounterMode(display=False) as whole:
-        output = model.detector(images, sizes)
+        output = model.detector(images, sizes, proposals)
     with FlopCounterMode(display=False) as added:
         model.refined(output, sizes)
     # the counter takes a multiplication and its addition as two
