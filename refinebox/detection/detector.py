@@ -45,10 +45,12 @@ class Detector(nn.Module):
         memory_format: of images and weights; channels last makes convolutions several times faster on CPUs, and
             changes the last bit of what comes out.
         probe_side: side of the black image that strides and channels are measured on, in pixels.
+        takes_boxes: whether it takes boxes instead of finding its own.
     """
 
     memory_format: torch.memory_format = torch.channels_last
     probe_side = 128
+    takes_boxes = False
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()

@@ -38,6 +38,8 @@ class Given(Detector):
         category_ids, category_names: of the detections, as far as they are known; otherwise those of the data.
     """
 
+    takes_boxes = True
+
     def __init__(
         self,
         source: Detector,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from refinebox.detection.given import Given
+from refinebox.data.proposals import Proposals
 from refinebox.refinement.refined_detector import RefinedDetector
 
 
@@ -45,17 +45,14 @@ def cost_of(model: RefinedDetector) -> Cost:
     height, width = form.canvas(*content)
     place = next(model.parameters()).device
     images, sizes = torch.zeros(1, 3, height, width, device=place), torch.tensor([content], device=place)
-    if isinstance(model.detector, Given):  # a results file may hold any number of boxes; so many are refined
-        found = torch.full((1, model.top, 4), 0.5, device=place)
-        with FlopCounterMode(display=False) as whole:
-            maps = model.detector.features(images, sizes)
-        with FlopCounterMode(display=False) as added, torch.no_grad():
-            model.refiner(maps, found, sizes)
-    else:
-        with FlopCounterMode(display=False) as whole:
-            output = model.detector(images, sizes)
-        with FlopCounterMode(display=False) as added:
-            model.refined(output, sizes)
+    proposals = None
+    if model.takes_boxes:  # as many as are refined
+        boxes = torch.full((1, model.top, 4), 0.5, device=place)
+        proposals = Proposals(boxes, boxes.new_ones(1, model.top, len(model.category_ids)))
+    with FlopCounterMode(display=False) as whole:
+        output = model.detector(images, sizes, proposals)
+    with FlopCounterMode(display=False) as added:
+        model.refined(output, sizes)
     # the counter takes a multiplication and its addition as two
     macs, detector_macs = added.get_total_flops() // 2, whole.get_total_flops() // 2
     return Cost(parameters(model.refiner), parameters(model.detector), macs, detector_macs, (height, width))

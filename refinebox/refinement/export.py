@@ -126,6 +126,8 @@ def obstacle(detector: Detector) -> str | None:
     kind = type(base)
     if isinstance(base, ExportedDetector):
         return "it comes from an exported file; name the checkpoint that this was made from"
+    if base.takes_boxes:
+        return "it takes its boxes from a results file; refinebox refine runs it"
     if base.profile.final.rule == "suppression":
         return "it ends in suppression, which keeps another number of boxes in every image"
     if kind.select is not Detector.select:

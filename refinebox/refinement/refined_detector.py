@@ -38,6 +38,7 @@ class RefinedDetector(Detector):
         self.detector, self.refiner, self.top = detector, refiner, top
         self.strides, self.channels, self.candidates = detector.strides, detector.channels, detector.candidates
         self.category_ids, self.category_names = detector.category_ids, detector.category_names
+        self.takes_boxes = detector.takes_boxes
         self.train(False)
 
     @property

@@ -16,6 +16,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import describe, load_given
 from refinebox.files import checkpoint
+from refinebox.refinement.export import export
 from refinebox.refinement.refiner import Refiner
 from refinebox.training.run import write_refiner
 from refinebox.training.settings import Settings
@@ -277,3 +278,11 @@ def test_features_and_boxes_are_named_in_python(features: Path, results: dict[st
         refinebox.load_detector("dab-detr-r50", features="torchvision:resnet50")
     with pytest.raises(FileNotFoundError, match=r"no results file at none\.json"):
         refinebox.load_detector("results:none.json", features=str(features))
+
+
+def test_what_takes_boxes_is_not_exported_and_its_cost_is_told(upgraded: Path, features: Path) -> None:
+    model = refinebox.load(upgraded)
+    with pytest.raises(ValueError, match="cannot be exported: it takes its boxes from a results file"):
+        export(model, Path("model.onnx"))
+    arguments: Words = ["--features", features, "--refiner", upgraded.with_name("best.safetensors")]
+    assert "cost: refinement adds " in done("apply", *arguments, "--output", "again.safetensors")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from refinebox.data import results_file
 from refinebox.data.annotations import CocoData
+from refinebox.data.tally import Tally
 from refinebox.detection.detector import Detector
 from refinebox.detection.given import Given
 from refinebox.detection.zoo import describe
@@ -267,7 +268,7 @@ def test_workers_read_records(detector: Detector, training: CocoData, validation
 
 def test_another_results_file_finds_nothing(detector: Detector, training: CocoData, tmp_path: Path) -> None:
     given = Given(detector, describe(detector))
-    rows = results_file.rows(entries := detections(training), [entry["image_id"] for entry in entries])
+    rows = results_file.rows(detections(training), training, "check", Tally())
     other = rows.copy()
     other[:, 5] *= 0.5
     apart = np.concatenate([rows, rows[rows[:, 0] == training.images[1]["id"]] + [0, 1, 1, 0, 0, 0, 0]])
