@@ -59,9 +59,10 @@ class LibreDetector(Detector):
     def _chosen(self, boxes: Tensor, columns: Tensor, scores: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         height, width = size.tolist()
         boxes = boxes.to(size.device)
+        kept = boxes.isfinite().all(-1).to(columns.device)
         if self.profile.final.rule == "suppression":  # the others leave boxes that pass the border as they are
             boxes = boxes.clamp(min=0).minimum(size.new_tensor([width, height, width, height]))
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(-1).to(columns.device)
+            kept &= (boxes[:, 2:] > boxes[:, :2]).all(-1).to(columns.device)
         single = scores.new_zeros(int(kept.sum()), len(self.category_ids))
         single[range(len(single)), columns[kept]] = scores[kept]
         boxes, single = boxes[kept.to(boxes.device)], single.to(size.device)
