@@ -13,7 +13,7 @@ ROI_SIDE = 7
 def pool(
     pyramid: Sequence[Tensor], strides: Sequence[int], pixels: Tensor, image: Tensor, enlargement: float = 1.0
 ) -> Tensor:
-    """``[M, C, 7, 7]`` features inside boxes, each from its own level.
+    """``[M, C, 7, 7]`` features inside boxes, each from its own level; NaN for a box that is not finite.
 
     Args:
         pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse.
@@ -26,12 +26,16 @@ def pool(
     level_of = levels(pixels, strides)
     if torch.compiler.is_exporting():
         return everywhere(pyramid, strides, rois, level_of)
+    # torchvision's RoIAlign ends the process at a box that is not finite; here its features are not finite either, and
+    # whoever looks at the moved box says so
+    unbounded = ~rois.isfinite().all(1)  # [M]
+    rois = rois.masked_fill(unbounded[:, None], 0)
     pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], ROI_SIDE, ROI_SIDE)
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
         # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
         rows = (level_of == level).nonzero()[:, 0]
         pooled[rows] = roi_align(feature, rois[rows], ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)
-    return pooled
+    return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan)
 
 
 def everywhere(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, level_of: Tensor) -> Tensor:

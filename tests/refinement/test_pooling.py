@@ -37,3 +37,14 @@ def test_the_level_is_that_of_the_box_and_the_area_that_around_it() -> None:
     found = pool(pyramid, (4, 8), box, torch.tensor([0]), 1.5)
     area = torch.tensor([[0.0, 35.0, 35.0, 185.0, 185.0]])
     torch.testing.assert_close(found, roi_align(pyramid[0], area, 7, 1 / 4, sampling_ratio=2, aligned=True))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_box_that_is_not_finite_neither_ends_the_process_nor_passes_for_one_that_is(value: float) -> None:
+    """torchvision's RoIAlign reads outside its memory there."""
+    torch.manual_seed(0)
+    pyramid = [torch.randn(1, 3, 64, 64), torch.randn(1, 3, 32, 32)]
+    boxes = torch.tensor([[60.0, 60.0, 160.0, 160.0], [0.0, value, 50.0, 50.0]])
+    found = pool(pyramid, (4, 8), boxes, torch.tensor([0, 0]))
+    assert found[1].isnan().all()
+    torch.testing.assert_close(found[:1], pool(pyramid, (4, 8), boxes[:1], torch.tensor([0])), rtol=0, atol=0)
