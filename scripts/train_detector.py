@@ -1,9 +1,9 @@
-"""Train a small DAB-DETR or DINO on any COCO-format data: frozen detectors for the demo and for experiments.
+"""Train a small detector on any COCO-format data: frozen detectors for the demo and for experiments.
 
     python scripts/train_detector.py --data coco/ --output detector.safetensors --init dab-detr-shapes
 
-What it learns from is in ``learner.py`` and ``dino_learner.py``. Batch normalisation learns with live statistics, which
-the file freezes.
+What it learns from is in ``learner.py``, ``dino_learner.py`` and ``library_learner.py``. Batch normalisation learns
+with live statistics, which the file freezes.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch
 import typer
 from dino_learner import DinoLearner, new_dino
 from learner import RARE, Learner
+from library_learner import RtDetrLearner, SsdliteLearner
 from refinebox.adapters.dab_detr import DabDetr, build
-from refinebox.adapters.dino import Dino
 from refinebox.adapters.dino import build as build_dino
 from refinebox.adapters.layouts.recognise import to_authors
 from refinebox.adapters.parts.backbone import ResNetSizes
@@ -43,10 +43,16 @@ BACKBONE = ResNetSizes(
 )
 
 
+Architecture = Literal["dab-detr", "dino", "rt-detr", "ssdlite"]
+AnyLearner = Learner | DinoLearner | RtDetrLearner | SsdliteLearner
+
+
 @dataclass(frozen=True)
 class Plan:
     """The options that decide the result."""
 
+    architecture: Architecture
+    queries: int
     short_side: int
     long_side: int
     epochs: int
@@ -84,13 +90,31 @@ def new_network(classes: int, queries: int, dilation: bool) -> DabDetr:
     return network
 
 
-def start_from(network: DabDetr, detector: Detector, category_names: list[str]) -> None:
-    """Copies every tensor of the same shape; score columns are copied where the category has the same name."""
+def new_learner(categories: dict[int, str], plan: Plan) -> AnyLearner:
+    """What is trained, with fresh weights."""
+    match plan.architecture:
+        case "dab-detr":
+            return Learner(new_network(len(categories), plan.queries, plan.dilation))
+        case "dino":
+            return DinoLearner(new_dino(len(categories), plan.queries, BACKBONE))
+        case "rt-detr":
+            return RtDetrLearner(categories, plan.queries, plan.short_side, plan.long_side)
+        case "ssdlite":
+            return SsdliteLearner(categories)
+
+
+def start_from(network: nn.Module, detector: Detector, category_names: list[str]) -> None:
+    """Copies every tensor of the same name and shape: a DINO gets a DAB-DETR's backbone.
+
+    A DAB-DETR's score columns are copied where the category has the same name.
+    """
     source = detector.tensors()
     own = network.state_dict()
     network.load_state_dict(
         {name: source[name] for name in own if name in source and source[name].shape == own[name].shape}, strict=False
     )
+    if not isinstance(network, DabDetr):
+        return
     columns = {detector.category_names.get(category): column for column, category in enumerate(detector.category_ids)}
     network.class_embed.reset_parameters()
     nn.init.constant_(network.class_embed.bias, RARE)
@@ -109,8 +133,11 @@ def learning_rate(plan: Plan, step: int, steps: int) -> float:
     return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def frozen(network: DabDetr | Dino, name: str, categories: dict[int, str], plan: Plan) -> Detector:
+def frozen(learner: AnyLearner, name: str, categories: dict[int, str], plan: Plan) -> Detector:
     """The detector as it stands, on the CPU."""
+    if isinstance(learner, RtDetrLearner | SsdliteLearner):
+        return learner.frozen(name)
+    network = learner.network
     dab = isinstance(network, DabDetr)
     profile = Profile(
         name=name,
@@ -129,7 +156,7 @@ def write(path: Path, detector: Detector) -> None:
 
 
 def train_epoch(
-    learner: Learner | DinoLearner,
+    learner: AnyLearner,
     optimizer: torch.optim.Optimizer,
     dataset: CocoDataset,
     plan: Plan,
@@ -168,12 +195,12 @@ def validate(detector: Detector, validation: CocoData, batch_size: int, workers:
 def main(
     data_folder: Annotated[Path, typer.Option("--data", help="Folder in COCO's layout, with a train and a val split.")],
     output: Annotated[Path, typer.Option(help="The detector file to write; its training state stands beside it.")],
-    architecture: Annotated[Literal["dab-detr", "dino"], typer.Option(help="What is trained.")] = "dab-detr",
+    architecture: Annotated[Architecture, typer.Option(help="What is trained.")] = "dab-detr",
     init: Annotated[
-        str | None, typer.Option(help="Start from this DAB-DETR: a name or a file. Categories may differ.")
+        str | None, typer.Option(help="Start from this detector: a name or a file. What fits is copied.")
     ] = None,
-    short_side: Annotated[int, typer.Option(help="Input size, in pixels.")] = 160,
-    long_side: Annotated[int, typer.Option(help="Largest long side, in pixels.")] = 266,
+    short_side: Annotated[int, typer.Option(help="Input size, in pixels; of an RT-DETR the height.")] = 160,
+    long_side: Annotated[int, typer.Option(help="Largest long side, in pixels; of an RT-DETR the width.")] = 266,
     epochs: int = 50,
     batch_size: int = 16,
     learning_rate: float = 4e-4,
@@ -186,31 +213,36 @@ def main(
     workers: int = 0,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
 ) -> None:
-    """Train a small DAB-DETR or DINO on COCO-format data and write it as a frozen detector."""
-    plan = Plan(short_side, long_side, epochs, batch_size, learning_rate, augmentation, dilation, seed)
+    """Train a small detector on COCO-format data and write it as a frozen one."""
+    plan = Plan(
+        architecture,
+        queries,
+        short_side,
+        long_side,
+        epochs,
+        batch_size,
+        learning_rate,
+        augmentation,
+        dilation,
+        seed,
+    )
+    if dilation and architecture != "dab-detr":
+        raise typer.BadParameter("--dilation is for DAB-DETR; leave it out")
     torch.manual_seed(seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     training, validation = (annotations.read(*layout.find(data_folder, split)) for split in ("train", "val"))
     print(f"train: {training.summary()}\nval: {validation.summary()}")
-    columns = {category_id: column for column, category_id in enumerate(training.categories)}
+    learner = new_learner(training.categories, plan)
+    if init is not None:
+        start_from(learner.network, load_detector(init), list(training.categories.values()))
     dataset = CocoDataset(
         training,
-        columns,
-        form=InputFormat(short_side=short_side, long_side=long_side),
+        {category_id: column for column, category_id in enumerate(training.categories)},
+        form=getattr(learner, "form", InputFormat(short_side=short_side, long_side=long_side)),
         augmentation=augmentation,
         seed=seed,
         keep_empty=False,
     )
-    if architecture == "dino" and (init is not None or dilation):
-        raise typer.BadParameter("--init and --dilation are for DAB-DETR; leave them out")
-    learner = (
-        DinoLearner(new_dino(len(columns), queries, BACKBONE))
-        if architecture == "dino"
-        else Learner(new_network(len(columns), queries, dilation))
-    )
-    network = learner.network
-    if init is not None:
-        start_from(network, load_detector(init), list(training.categories.values()))
     learner = learner.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=learning_rate, weight_decay=1e-4, fused=True)
     state = output.with_suffix(".training.safetensors")
@@ -218,7 +250,7 @@ def main(
     for epoch in range(first, epochs):
         losses = train_epoch(learner, optimizer, dataset, plan, epoch, torch.device(device), workers)
         report = {name: round(loss, 4) for name, loss in losses.items()}
-        detector = frozen(network, output.stem, training.categories, plan)
+        detector = frozen(learner, output.stem, training.categories, plan)
         if (epoch + 1) % validate_every == 0 or epoch + 1 == epochs:
             metrics = validate(detector, validation, batch_size, workers, torch.device(device))
             report |= {name: round(value, 2) for name, value in metrics.items() if value is not None}

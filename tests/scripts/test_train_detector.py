@@ -46,8 +46,29 @@ def test_writes_a_dino_that_loads_by_path(script: ModuleType, shapes_folder: Pat
     assert detector.get_submodule("network").count == 9
 
 
-def test_a_dino_starts_from_nothing(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(typer.BadParameter, match=r"^--init and --dilation are for DAB-DETR; leave them out$"):
+@pytest.mark.parametrize(("architecture", "sides"), [("rt-detr", (64, 96)), ("ssdlite", (320, 320))])
+def test_writes_detectors_of_other_libraries(
+    script: ModuleType, shapes_folder: Path, tmp_path: Path, architecture: str, sides: tuple[int, int]
+) -> None:
+    path = tmp_path / "small.safetensors"
+    options = ("--data", shapes_folder, "--output", path, "--epochs", "1", "--long-side", "96", "--queries", "20")
+    run(script, *options, "--architecture", architecture)
+    detector = load_detector(str(path))
+    assert (detector.profile.input.height, detector.profile.input.width) == sides
+    assert detector.category_names[1] == "ellipse"
+    again = tmp_path / "again.safetensors"
+    learner = script.new_learner(
+        detector.category_names, script.Plan(architecture, 20, 64, 96, 1, 1, 0, "none", False, 0)
+    )
+    script.start_from(learner.network, detector, [])
+    script.write(again, learner.frozen("again"))
+    images = torch.rand(1, 3, *sides)
+    where = torch.tensor([sides])
+    assert torch.equal(load_detector(str(again))(images, where).boxes, detector(images, where).boxes)
+
+
+def test_dilation_is_of_dab_detr_alone(script: ModuleType, shapes_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.BadParameter, match=r"^--dilation is for DAB-DETR; leave it out$"):
         script.main(shapes_folder, tmp_path / "small.safetensors", architecture="dino", dilation=True)
 
 
@@ -76,8 +97,8 @@ def test_frozen_statistics_equal_the_live_ones(script: ModuleType, training: Coc
     network = script.new_network(6, 9, False)
     images, sizes = torch.randn(2, 3, 64, 96), torch.tensor([[64, 96], [64, 80]])
     network(images, sizes)  # in train mode, so that the statistics are not the initial ones
-    plan = script.Plan(64, 128, 1, 2, 1e-3, "none", False, 0)
-    detector = script.frozen(network, "small", training.categories, plan)
+    plan = script.Plan("dab-detr", 9, 64, 128, 1, 2, 1e-3, "none", False, 0)
+    detector = script.frozen(script.Learner(network), "small", training.categories, plan)
     with torch.no_grad():
         live = network.eval()(images, sizes)
     torch.testing.assert_close(detector(images, sizes).boxes, live.boxes, atol=1e-5, rtol=1e-4)
@@ -125,7 +146,7 @@ def test_anchors_start_as_a_grid(script: ModuleType) -> None:
 
 
 def test_the_rate_rises_and_falls(script: ModuleType) -> None:
-    plan = script.Plan(64, 128, 1, 2, 1.0, "none", False, 0)
+    plan = script.Plan("dab-detr", 9, 64, 128, 1, 2, 1.0, "none", False, 0)
     rates = [script.learning_rate(plan, step, 1000) for step in range(1000)]
     assert rates.index(max(rates)) in (19, 20)
     assert rates[-1] < 1e-4
