@@ -104,16 +104,16 @@ class Detector(nn.Module):
             sizes: ``[B, 2]`` int (height, width) without padding, in pixels.
             proposals: boxes from elsewhere, for a detector that takes them.
         """
-        images = self._padded(images).contiguous(memory_format=self.memory_format)
+        images = self.padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             output = self.detect(images, sizes) if proposals is None else self.detect_given(images, sizes, proposals)
         features, boxes, logits = tuple(map(_widened, output.features)), _widened(output.boxes), _widened(output.logits)
-        return replace(output, features=features, boxes=boxes, logits=logits)
+        return replace(output, features=features, boxes=boxes, logits=logits, images=images)
 
     @torch.no_grad()
     def features(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of :meth:`forward` alone."""
-        images = self._padded(images).contiguous(memory_format=self.memory_format)
+        images = self.padded(images).contiguous(memory_format=self.memory_format)
         with self._autocast(images.device):
             features = self.extract(images, sizes)
         return tuple(map(_widened, features))
@@ -122,7 +122,8 @@ class Detector(nn.Module):
         """The features that :meth:`detect` returns; an adapter that can do so runs its backbone alone."""
         return self.detect(images, sizes).features
 
-    def _padded(self, images: Tensor) -> Tensor:
+    def padded(self, images: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` with as much padding, right and bottom, as the detector wants."""
         height, width = self.profile.input.canvas(*images.shape[-2:])
         return F.pad(images, (0, width - images.shape[-1], 0, height - images.shape[-2]))
 

@@ -17,12 +17,14 @@ class DetectorOutput:
         boxes: ``[B, Q, 4]`` cxcywh, fractions of the unpadded image.
         logits: ``[B, Q, K]``, or ``[B, Q, K + 1]`` with no-object last, raw; minus infinity where a row is not used.
         rescored: ``[B, Q, K]`` probabilities that stand for those of the logits, where something knows better.
+        images: ``[B, 3, H, W]`` what the detector saw, normalised and padded; :class:`Detector` adds it.
     """
 
     features: tuple[Tensor, ...]
     boxes: Tensor
     logits: Tensor
     rescored: Tensor | None = None
+    images: Tensor | None = None
 
 
 @dataclass(frozen=True)

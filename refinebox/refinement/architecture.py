@@ -1,10 +1,11 @@
 """Which parts a refiner is made of: named sets, and how they are written to a file and read back."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 Moves = Literal["logit", "relative"]
+COARSE = 8  # a stride; a refiner for coarser maps looks at the pixels as well
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,24 @@ class Architecture:
         enlargement: side of the pooled area over the side of the box, about its centre.
         moves: of the ``logit`` of each coordinate, or ``relative`` to the box's own sides. Boxes moved the second way
             are cut at the borders of the image in the end, and their losses are relative to the object's sides.
+        stem: a level of stride 4 is made from the pixels, for detectors whose maps are coarse.
     """
 
     smoothed: bool = True
     placed: bool = True
     enlargement: float = 1.5
     moves: Moves = "relative"
+    stem: bool = False
 
     @property
     def name(self) -> str:
         """What it is called in :data:`ARCHITECTURES`, or ``custom``."""
-        return next((name for name, other in ARCHITECTURES.items() if other == self), "custom")
+        plain = replace(self, stem=False)
+        return next((name for name, other in ARCHITECTURES.items() if other == plain), "custom")
+
+    def suited(self, strides: Sequence[int]) -> Self:
+        """The same, with a stem if it is the spatial one and the finest of the detector's maps is coarser than 8."""
+        return replace(self, stem=self.stem or (self == SPATIAL and min(strides, default=0) > COARSE))
 
 
 PUBLISHED = Architecture(placed=False, enlargement=1.0, moves="logit")

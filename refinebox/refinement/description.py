@@ -61,6 +61,7 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
         f"head reads {'mean and places' if parts.placed else 'mean'}",
         f"area {parts.enlargement:g} x the box",
         f"{parts.moves} moves",
+        *(["a stem for the pixels"] if parts.stem else []),
     ]
     lines = {
         "architecture": f"{parts.name}: {', '.join(made_of)}; {refiner.steps} steps",

@@ -65,7 +65,7 @@ class ExportedUpgraded(ExportedDetector):
         self, images: Tensor, sizes: Tensor, proposals: Proposals | None = None
     ) -> tuple[DetectorOutput, DetectorOutput]:
         """The frozen detector's output and the refined one, from one run; queries keep their places."""
-        before, after = self.outputs(self._padded(images), sizes, "unrefined", "query")
+        before, after = self.outputs(self.padded(images), sizes, "unrefined", "query")
         return before, after
 
 

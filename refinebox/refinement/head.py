@@ -50,15 +50,20 @@ class BoxHead(nn.Module):
 
 
 class Places(nn.Module):
-    """``[M, 64, 7, 7]`` to ``[M, 64]`` with a weight for every place: fewer channels, flattened, projected."""
+    """``[M, 64, 7, 7]`` to ``[M, 64]`` with a weight for every place: fewer channels, centred, flattened, projected.
+
+    Without centring, what all places and boxes have in common adds up over 784 weights that Adam moves alike; the
+    normalisation behind it then leaves nothing of what tells boxes apart, and the head learns a constant move.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(WIDTH, REDUCED, 1)
+        self.reduce = nn.Conv2d(WIDTH, REDUCED, 1, bias=False)
         self.project = nn.Linear(REDUCED * ROI_SIDE**2, WIDTH, bias=False)
 
     def forward(self, blocks: Tensor) -> Tensor:
-        summary: Tensor = self.project(self.reduce(blocks).flatten(1))
+        reduced = self.reduce(blocks)  # [M, 16, 7, 7]
+        summary: Tensor = self.project((reduced - reduced.mean((2, 3), keepdim=True)).flatten(1))
         return summary
 
 

@@ -1,11 +1,14 @@
 """The refiner's feature pyramid (FPN, section 3): the detector's maps, fused from coarse to fine."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 WIDTH = 64  # channels of the pyramid and of everything after it
+STEM_STRIDE = 4
+STEM_REACH = 16  # pixels to each side that its level, smoothed, may look at
 
 
 class FeaturePyramid(nn.Module):
@@ -14,17 +17,19 @@ class FeaturePyramid(nn.Module):
     Args:
         channels: of the detector's maps, fine to coarse.
         smoothed: end every level with a 3x3 convolution, as published; it is most of the pyramid's cost.
+        stem: before these maps comes the image itself, of which :class:`Stem` makes a level of stride 4.
     """
 
-    def __init__(self, channels: Sequence[int], *, smoothed: bool = True) -> None:
+    def __init__(self, channels: Sequence[int], *, smoothed: bool = True, stem: bool = False) -> None:
         super().__init__()
-        self.levels, self.smoothed = range(2, 2 + len(channels)), smoothed  # names count from stride 4, res2
-        for level, inputs in zip(self.levels, channels, strict=True):
+        # names count from stride 4, res2, below which the stem stands
+        self.levels, self.smoothed = range(1 if stem else 2, 2 + len(channels)), smoothed
+        for level, inputs in zip(self.levels, (*((3,) if stem else ()), *channels), strict=True):
             lateral, output = nn.Conv2d(inputs, WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
             for convolution in (lateral, output):
                 nn.init.kaiming_uniform_(convolution.weight, a=1)
                 nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-            self.add_module(f"fpn_lateral{level}", lateral)
+            self.add_module(f"fpn_lateral{level}", Stem() if level == 1 else lateral)
             if smoothed:
                 self.add_module(f"fpn_output{level}", output)
 
@@ -41,3 +46,19 @@ class FeaturePyramid(nn.Module):
             # laid out once as RoIAlign reads it, which would otherwise do so at every step
             pyramid.insert(0, ended.contiguous())
         return pyramid
+
+
+class Stem(nn.Sequential):
+    """``[B, 3, H, W]`` pixels to ``[B, 64, H / 4, W / 4]``: what the detector's coarse maps no longer know.
+
+    It has no normalisation, which would depend on pixels far from any box that a cache does not keep.
+    """
+
+    def __init__(self) -> None:
+        convolutions = [
+            nn.Conv2d(inputs, outputs, 3, stride=2, padding=1) for inputs, outputs in pairwise((3, WIDTH // 2, WIDTH))
+        ]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        super().__init__(convolutions[0], nn.ReLU(), convolutions[1])

@@ -96,7 +96,7 @@ class RefinedDetector(Detector):
         scores = self.scores(output.logits)  # [B, Q, K]
         top = scores.amax(-1).topk(min(self.top, scores.shape[1])).indices  # [B, N]
         places = top[..., None].expand(-1, -1, 4)  # [B, N, 4]
-        stages, seen = looked(refiner, output.features, output.boxes.gather(1, places), sizes)
+        stages, seen = looked(refiner, refiner.reads(output), output.boxes.gather(1, places), sizes)
         boxes = output.boxes.scatter(1, places, stages[-1])
         if self.clips:
             boxes = clipped(boxes)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from refinebox.boxes import to_pixels
+from refinebox.detection.output import DetectorOutput
 from refinebox.refinement.architecture import PUBLISHED, Architecture
 from refinebox.refinement.head import BoxHead
 from refinebox.refinement.move import moved
 from refinebox.refinement.pooling import pool
-from refinebox.refinement.pyramid import WIDTH, FeaturePyramid
+from refinebox.refinement.pyramid import STEM_STRIDE, WIDTH, FeaturePyramid
 from refinebox.refinement.quality import Quality
 
 
@@ -42,16 +43,27 @@ class Refiner(nn.Module):
             )
         self.channels, self.strides, self.steps = tuple(channels), tuple(strides), steps
         self.architecture = architecture
-        self.channel_mapper = FeaturePyramid(channels, smoothed=architecture.smoothed)
+        self.levels = (*((STEM_STRIDE,) if architecture.stem else ()), *self.strides)  # strides of the pyramid
+        self.channel_mapper = FeaturePyramid(channels, smoothed=architecture.smoothed, stem=architecture.stem)
         # a relative move of zero is no move, which is where to start from
         self.bboxes_refiner = BoxHead(placed=architecture.placed, still=architecture.moves == "relative")
         self.quality: Quality | None = None  # trained when the boxes are
+
+    def reads(self, output: DetectorOutput) -> tuple[Tensor, ...]:
+        """What it reads of a detector's output: the feature maps, and before them the images if it has a stem."""
+        if not self.architecture.stem:
+            return output.features
+        if output.images is None:
+            raise ValueError(
+                "this refiner looks at the pixels, but the output has no images; pass what a detector gave"
+            )
+        return (output.images, *output.features)
 
     def forward(self, features: Sequence[Tensor], boxes: Tensor, sizes: Tensor) -> list[Tensor]:
         """The boxes after each step, a list of ``[B, N, 4]`` in the format and frame of ``boxes``.
 
         Args:
-            features: the detector's maps, ``[B, C_l, H_l, W_l]`` each.
+            features: the detector's maps, ``[B, C_l, H_l, W_l]`` each, as :meth:`reads` says.
             boxes: ``[B, N, 4]`` cxcywh, fractions of the unpadded image.
             sizes: ``[B, 2]`` (height, width) of the unpadded images as the detector saw them, in pixels.
         """
@@ -80,4 +92,4 @@ class Refiner(nn.Module):
     def pool(self, pyramid: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor) -> Tensor:
         """``[M, 64, 7, 7]`` features in and around boxes ``[M, 4]`` (cxcywh, fractions)."""
         pixels = to_pixels(boxes[:, None], sizes[image])[:, 0]  # [M, 4]
-        return pool(pyramid, self.strides, pixels, image, self.architecture.enlargement)
+        return pool(pyramid, self.levels, pixels, image, self.architecture.enlargement)

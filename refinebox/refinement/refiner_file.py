@@ -1,5 +1,6 @@
 """Refiners from files: published ones and our own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
+
+LATERAL = re.compile(r"channel_mapper\.fpn_lateral\d+\.weight")
 
 
 def load_refiner(path: str | Path) -> Refiner:
@@ -34,7 +37,7 @@ def load_refiner_and_history(path: Path) -> tuple[Refiner, dict[str, Any]]:
 
 def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str) -> Refiner:
     """The refiner with the tensors of ``state``; what ``metadata`` does not say is as published."""
-    laterals = sorted(key for key in state if key.startswith("channel_mapper.fpn_lateral") and key.endswith("weight"))
+    laterals = sorted(filter(LATERAL.fullmatch, state))
     if not laterals:
         raise ValueError(
             f"{where} is no refiner: it has no channel_mapper.fpn_lateral tensors; "

@@ -76,12 +76,21 @@ class Cache(Dataset[Piece]):
         limit: bytes that the files in ``folder`` may take; beyond it boxes are still kept, but no more cells.
         detector, dataset: what is trained on what.
         enlargement: how far around its boxes the refiner looks, as :class:`Architecture` says.
+        pixels: keep those as well, for a refiner with a stem.
     """
 
     def __init__(
-        self, folder: Path, limit: float, detector: Detector, dataset: CocoDataset, enlargement: float = 1.0
+        self,
+        folder: Path,
+        limit: float,
+        detector: Detector,
+        dataset: CocoDataset,
+        enlargement: float = 1.0,
+        *,
+        pixels: bool = False,
     ) -> None:
-        self.dataset, self.strides, self.enlargement = dataset, detector.strides, enlargement
+        self.dataset, self.enlargement, self.pixels = dataset, enlargement, pixels
+        self.strides = (*((1,) if pixels else ()), *detector.strides)
         depends = {
             "form": FORM,
             "detector": detector.weights_sha256(),
@@ -89,7 +98,11 @@ class Cache(Dataset[Piece]):
             "precision": detector.precision,
             "augmentation": dataset.augmentation,
             "seed": dataset.seed,
-        } | ({"enlargement": enlargement} if enlargement != 1 else {})  # as version 0.1.0 had it
+        }
+        if enlargement != 1:  # as version 0.1.0 had it
+            depends["enlargement"] = enlargement
+        if pixels:
+            depends["pixels"] = True
         self.folder = folder / _digest(depends)[:16]
         remove_leftovers(folder)
         taken = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
@@ -128,10 +141,11 @@ class Cache(Dataset[Piece]):
         if piece.batch is None:
             maps: Sequence[Tensor] = empty_maps(known, self.strides, device)
         elif len(known) == len(piece.records):
-            maps = detector.features(piece.batch.images, piece.batch.sizes)
+            images = (detector.padded(piece.batch.images),) if self.pixels else ()
+            maps = [*images, *detector.features(piece.batch.images, piece.batch.sizes)]
         else:
             # all images together, though some are known: in another batch their padding would be another
-            seen = observe(detector, piece.batch)
+            seen = observe(detector, piece.batch, pixels=self.pixels)
             maps = [feature.clone() for feature in seen.features]
             known = self._completed(piece, piece.batch, seen)
         fill(maps, known)

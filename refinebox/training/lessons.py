@@ -55,8 +55,19 @@ class Lessons:
         self.dataset.strict = strict
         if not len(self.dataset):
             raise ValueError(f"none of the {len(training.images)} training images has an object; check the annotations")
-        enlargement = settings.architecture.enlargement
-        self.cache = None if cache is None else Cache(cache, cache_limit, detector, self.dataset, enlargement)
+        self.pixels = settings.architecture.stem
+        self.cache = (
+            None
+            if cache is None
+            else Cache(
+                cache,
+                cache_limit,
+                detector,
+                self.dataset,
+                settings.architecture.enlargement,
+                pixels=self.pixels,
+            )
+        )
 
     def __len__(self) -> int:
         """Images."""
@@ -84,7 +95,9 @@ class Lessons:
 
     def observe(self, batch: Any) -> Observation:
         """What the detector sees in one of the ``batches``, or saw when the cache took it down."""
-        return observe(self.detector, batch) if self.cache is None else self.cache.observe(self.detector, batch)
+        if self.cache is None:
+            return observe(self.detector, batch, pixels=self.pixels)
+        return self.cache.observe(self.detector, batch)
 
     def shortage(self) -> str:
         """A line for the user if the cache could not keep all since the last call, or nothing."""

@@ -15,7 +15,7 @@ class Observation:
     """Features of a batch, and its matched boxes.
 
     Attributes:
-        features: backbone maps, fine to coarse, each ``[B, C_l, H_l, W_l]``.
+        features: backbone maps, fine to coarse, each ``[B, C_l, H_l, W_l]``; before them the images, if they are read.
         boxes: ``[M, 4]`` predicted, cxcywh, fractions of the unpadded image.
         wanted: ``[M, 4]`` the objects' boxes they were matched with, in the same frame.
         image: ``[M]`` int64, which image of the batch each pair is from, in order.
@@ -35,8 +35,10 @@ class Observation:
         return paired_iou(self.boxes, self.wanted) >= least_overlap
 
 
-def observe(detector: Detector, batch: Batch) -> Observation:
+def observe(detector: Detector, batch: Batch, *, pixels: bool = False) -> Observation:
     """Runs the detector and matches its queries with the objects, once for all steps of the refiner.
+
+    With ``pixels`` the images are the first of the maps, for a refiner with a stem.
 
     Raises:
         FloatingPointError: a score or box is not finite.
@@ -44,4 +46,5 @@ def observe(detector: Detector, batch: Batch) -> Observation:
     output = detector(batch.images, batch.sizes, batch.proposals)
     matches = match(detector.scores(output.logits), output.boxes, batch.targets, detector.profile.classification)
     boxes = output.boxes[matches.image, matches.query]
-    return Observation(output.features, boxes, matches.boxes, matches.image, batch.sizes, batch.image_ids)
+    images = (output.images,) if pixels and output.images is not None else ()
+    return Observation((*images, *output.features), boxes, matches.boxes, matches.image, batch.sizes, batch.image_ids)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from refinebox.boxes import to_pixels
 from refinebox.refinement.pooling import levels
+from refinebox.refinement.pyramid import STEM_REACH
 from refinebox.training.observation import Observation
 
 DRIFT = 0.5  # of its sides that a box may move, grow or shrink by while it is refined
-MARGIN = 4  # cells that bilinear sampling and the pyramid's convolutions reach further
+MARGIN = 4  # cells of stride 4 or more that bilinear sampling and the pyramid's convolutions reach further
 LARGEST = 65504  # in half precision
 
 
@@ -93,7 +94,8 @@ def readable(
     area = pixels + outwards * (DRIFT + (enlargement - 1) / 2) * sides
     kept = []
     for level, ((height, width), stride) in enumerate(zip(sizes, strides, strict=True)):
-        x0, y0, x1, y1 = (area / stride + outwards * MARGIN)[finest <= level].unbind(1)
+        margin = MARGIN if stride > 1 else STEM_REACH  # pixels are read by the stem
+        x0, y0, x1, y1 = (area / stride + outwards * margin)[finest <= level].unbind(1)
         rows, columns = (torch.arange(length, device=pixels.device) + 0.5 for length in (height, width))
         in_rows = (y0[:, None] < rows) & (rows < y1[:, None])  # [N, H]
         in_columns = (x0[:, None] < columns) & (columns < x1[:, None])  # [N, W]

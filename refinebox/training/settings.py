@@ -58,7 +58,7 @@ class Settings:
     held_out: float = 0.1
     quality: bool = False
     architecture: Architecture = SPATIAL
-    steps: int = 3
+    steps: int = 2
     accumulate: int = 1
     augmentation: Augmentation = "multiscale"
     variants: int = 0
@@ -88,8 +88,11 @@ PUBLISHED = Settings(
     least_overlap=0.0,
     held_out=0.0,
     architecture=architecture.PUBLISHED,
+    steps=3,
 )
-FIRST = Settings(least_overlap=0.0, held_out=0.0, architecture=architecture.PUBLISHED)  # default of version 0.1.0
+FIRST = Settings(
+    least_overlap=0.0, held_out=0.0, architecture=architecture.PUBLISHED, steps=3
+)  # default of version 0.1.0
 RECIPES = {"default": Settings(), "published": PUBLISHED, "0.1.0": FIRST}
 NEW = ("least_overlap", "held_out", "quality", "architecture")  # settings that 0.1.0 did not have
 VARIANTS = {"none": 1, "flip": 2, "multiscale": 4}  # that a cache keeps of each image, unless told otherwise

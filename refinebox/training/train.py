@@ -1,6 +1,7 @@
 """Train the refiner on a frozen detector: one readable loop that can be interrupted and continued."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def train(
         ConnectionError: another process has ended.
         Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
+    settings = replace(settings, architecture=settings.architecture.suited(detector.strides))
     link = Link.between(detector, validation, categories)
     detector.precision = settings.precision
     if settings.compile:

@@ -51,7 +51,7 @@ def test_the_refiner_sees_what_it_would_have_seen(side: float, name: str) -> Non
     torch.manual_seed(0)
     refiner = Refiner(CHANNELS, STRIDES, architecture=ARCHITECTURES[name])
     # an untrained one moves boxes further than any other, or not at all
-    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.002)
+    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.001)
     found = []
     for observed in (
         replace(seen, features=tuple(f.half().float() for f in seen.features)),
