@@ -3,29 +3,25 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from refinebox import distributed
-from refinebox.boxes import to_pixels
-from refinebox.data.batches import Batch
 from refinebox.data.image_files import SUFFIXES
 from refinebox.data.images import read_image
 from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.evaluation.detect import stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.report.pictures import detection_layers, montage, picture
-from refinebox.report.returned import fractions, returned_of
+from refinebox.report.returned import detect_image, fractions, returned_of
 
 
 @dataclass(frozen=True)
@@ -126,21 +122,6 @@ def predict_image(
         for row, box in zip(rows, fractions(detections.boxes, image), strict=True):
             row |= {"label": detector.category_names.get(row["category_id"], str(row["category_id"])), name: box}
     return PredictedImage(rows, picture_file)
-
-
-def detect_image(detector: Detector, image: Image.Image, given: Found | None = None) -> dict[str, Detections]:
-    """``after`` as a refined detector chooses, and ``before``: the same queries where they were; or that alone."""
-    device = next(detector.parameters()).device
-    images, sizes = detector.profile.input.pad([detector.preprocess(image)])
-    proposals = None if given is None else given.within(image.height, image.width)
-    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], [], proposals=proposals).to(device)
-    found = stages(detector, batch)
-    last = found.get("after", found["before"])
-    [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
-    if "after" not in found:
-        return {"before": chosen}
-    unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]
-    return {"before": replace(chosen, boxes=unmoved), "after": chosen}
 
 
 def find_images(inputs: Sequence[Path], *, recursive: bool = False) -> list[Path]:
