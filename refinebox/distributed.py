@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 T = TypeVar("T")
+M = TypeVar("M", bound=torch.nn.Module)
 
 PATIENCE = timedelta(minutes=30)  # evaluation of a large data set may keep one process busy while others wait
 
@@ -29,16 +30,10 @@ def start(name: str) -> torch.device:
         ValueError: torch knows no such device.
         ConnectionError: the other processes cannot be reached.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise no_device(name, error) from error
+    device = device_of(name)
     if "LOCAL_RANK" not in os.environ or distributed.is_initialized():
         return device
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     try:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
@@ -48,6 +43,34 @@ def start(name: str) -> torch.device:
     if rank() != 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first one speaks for all
     return device
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this process: ``auto`` is the GPU where there is one, ``cuda`` its own where torchrun started it.
+
+    Raises:
+        ValueError: torch knows no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise no_device(name, error) from error
+    started = device.type == "cuda" and "LOCAL_RANK" in os.environ
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if started else device
+
+
+def placed(module: M, name: str) -> M:
+    """The module on the device that :func:`device_of` says.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    try:
+        return module.to(device_of(name))
+    except (RuntimeError, AssertionError) as error:  # torch raises the second for what it was not built with
+        raise no_device(name, error) from error
 
 
 def no_device(name: str, error: Exception) -> ValueError:

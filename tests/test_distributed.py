@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import invocation
 import pytest
 import torch
 
@@ -167,3 +168,17 @@ def test_two_processes_share_a_cache(detector_file: Path, shapes_folder: Path, t
         for name in ("first", "second")
     )
     assert first == second
+
+
+def test_two_processes_share_the_images_of_a_shard(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    dataset = pytest.importorskip("pyarrow.dataset", reason="pyarrow is not installed; pip install -e '.[test]'")
+    words = ["predict", detector_file, shapes_folder, "--recursive", "--device", "cpu", "--format", "parquet"]
+    invocation.done(*words, "--output", tmp_path / "out1")
+    done(2, *words, "--output", tmp_path / "out2")
+    found = []
+    for number in (1, 2):
+        rows = dataset.dataset(tmp_path / f"out{number}").to_table().to_pylist()
+        found.append(sorted(rows, key=lambda row: str(row["image_id"])))
+    assert found[0] == found[1]
+    assert len(found[0]) == 10
+    assert {path.name[:19] for path in (tmp_path / "out2").iterdir()} == {"part-00001-of-00002", "part-00002-of-00002"}

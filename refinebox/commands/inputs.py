@@ -38,16 +38,13 @@ def load(
 
     ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some.
     """
-    place = distributed.start(device)
+    distributed.start(device)
     with distributed.first_alone():  # what one has downloaded the others find
         detector = open_model(name, weights, ema, features)
     if results is not None:
         detector.take(results)
     detector.resize(short_side, long_side)
-    try:
-        return detector.to(place)
-    except (RuntimeError, AssertionError) as error:  # torch raises the second for what it was not built with
-        raise distributed.no_device(device, error) from error
+    return distributed.placed(detector, device)
 
 
 def read_split(

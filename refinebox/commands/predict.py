@@ -1,14 +1,21 @@
-"""``refinebox predict``: images in, detections and pictures out."""
+"""``refinebox predict``: images in, detections and pictures out; or detections alone, of millions."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from refinebox.commands.options import DATA, OUTPUT, Device, Ema, LongSide, Model, Results, ShortSide, Weights
+from refinebox.commands.options import DATA, OUTPUT, SPEED, Device, Ema, LongSide, Model, Results, ShortSide, Weights
 
-EXAMPLE = "Example: refinebox predict better.safetensors photos/ --output predictions"
+EXAMPLE = (
+    "Examples: refinebox predict better.safetensors photos/ --output predictions; the first half of many images: "
+    "refinebox predict better.safetensors photos/ --format parquet --shard 1/2"
+)
 
+ALL = "1/1"
+LEAST = 0.05  # score, of millions of images
+PART = 1000  # images
 MOST = 10  # images that could not be read, each told in a line
 
 
@@ -21,28 +28,92 @@ def predict(
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look for images in folders of folders too.", rich_help_panel=DATA)
     ] = False,
-    output: Annotated[Path, typer.Option(help="Folder for results.json and pictures/.", rich_help_panel=OUTPUT)] = Path(
-        "predictions"
-    ),
+    output: Annotated[
+        Path, typer.Option(help="Folder for results.json and pictures/, or for Parquet files.", rich_help_panel=OUTPUT)
+    ] = Path("predictions"),
+    kind: Annotated[
+        Literal["coco", "parquet"],
+        typer.Option(
+            "--format", help="COCO results and pictures, or Parquet files without pictures.", rich_help_panel=OUTPUT
+        ),
+    ] = "coco",
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Lowest score that is drawn.", rich_help_panel=OUTPUT)
     ] = 0.3,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest score that is written; by default all are in COCO results, and those from 0.05 in Parquet.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            help="i/n: of n shares of the images the i-th alone, counted from 1. For Parquet.", rich_help_panel=SPEED
+        ),
+    ] = ALL,
+    skip_done: Annotated[
+        bool,
+        typer.Option(
+            "--skip-done", help="Go on: leave out images in the Parquet files of --output.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    part_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in a Parquet file; 1000 by default.", rich_help_panel=OUTPUT)
+    ] = None,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     device: Device = "auto",
 ) -> None:
     """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
     from refinebox.commands.inputs import load
-    from refinebox.report.predictions import predict as run
+    from refinebox.report import parts
+    from refinebox.report.predictions import passed_over
+    from refinebox.report.predictions import predict as to_coco
+    from refinebox.report.shard import Shard, named
 
+    if kind == "parquet":
+        parts.check(output)
+        share, images = Shard.of(shard), named(inputs, recursive=recursive)
+    elif shard != ALL or skip_done or part_size is not None:
+        raise ValueError("--shard, --skip-done and --part-size are for Parquet files; pass --format parquet too")
     detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
-    predicted = run(detector, inputs, output, threshold=threshold, recursive=recursive)
-    if predicted.without:
-        typer.echo(f"{predicted.without} images have no boxes in {results}", err=True)
-    for reason in predicted.skipped[:MOST]:
+    if kind == "coco":
+        found = to_coco(detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive)
+        tell(found.skipped, found.without, results)
+        typer.echo(f"{len(found.pictures)} images: {found.results}, {output / 'pictures'}")
+        passed = found.passed
+    else:
+        least = LEAST if min_score is None else min_score
+        made_by = parts.run_of(detector, model_file(model, weights), results, min_score=least, ema=ema)
+        folder = parts.Parts(output, made_by, {"categories": detector.category_names})
+        share = share.of_process()
+        written = parts.predict_parts(
+            detector, images, folder, shard=share, least=least, size=part_size or PART, skip_done=skip_done
+        )
+        tell(written.unreadable, written.without, results)
+        older = f"; {written.done} were done" if skip_done else ""
+        typer.echo(f"{written.images} images in {len(written.parts)} parts: {output}, shard {share}{older}")
+        passed = passed_over(inputs, recursive=recursive)
+    if passed:
+        typer.echo(f"passed over: {passed}")
+
+
+def model_file(model: str, weights: Path | None) -> Path | None:
+    """The file that a detector was read from, where it was one."""
+    from refinebox.detection.zoo import weights_file
+
+    return Path(model) if model.endswith(".onnx") else weights_file(model, weights)
+
+
+def tell(unreadable: Sequence[str], without: int, results: Path | None) -> None:
+    """Prints which images have no detections because something else was wrong."""
+    if without:
+        typer.echo(f"{without} images have no boxes in {results}", err=True)
+    for reason in unreadable[:MOST]:
         typer.echo(f"skipped: {reason}", err=True)
-    if len(predicted.skipped) > MOST:
-        typer.echo(f"skipped: {len(predicted.skipped) - MOST} more", err=True)
-    typer.echo(f"{len(predicted.pictures)} images: {predicted.results}, {output / 'pictures'}")
-    if predicted.passed:
-        typer.echo(f"passed over: {predicted.passed}")
+    if len(unreadable) > MOST:
+        typer.echo(f"skipped: {len(unreadable) - MOST} more", err=True)

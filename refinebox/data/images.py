@@ -144,7 +144,9 @@ def opened(path: Path | BytesIO) -> Iterator[Image.Image]:
             f"{path} is not a readable image: it has {pixels} pixels, more than the limit against files that unpack to "
             f"gigabytes; if you trust it, set {LIMIT}={pixels}"
         ) from error
-    except (OSError, SyntaxError, ValueError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise anything where a damaged file leads them
         raise ValueError(f"{path} is not a readable image: {error}") from error
 
 

@@ -1,11 +1,11 @@
 """Batches of images through an upgraded detector, for programs that share out millions: Ray Data, Spark, a loop."""
 
-from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("image_id", "boxes", "scores", "labels", "moved", "error")
+from refinebox.report.columns import COLUMNS as COLUMNS
+from refinebox.report.columns import columns_of, table
 
 
 class Refine:
@@ -27,56 +27,48 @@ class Refine:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_detector": None}
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """A row for every image, in the batch's order, as lists by :data:`COLUMNS`.
+    def __call__(self, batch: Any) -> Any:
+        """A row for every image, in the batch's order, in columns of the kind that came.
 
-        ``boxes`` are xyxy in pixels of the image, ``labels`` category ids, and ``moved`` is how far the refiner moved
-        the edge that it moved furthest, in pixels; 0 without a refiner. An image that cannot be read has no boxes, and
-        its ``error`` says why; it is None for others. Images go through one at a time, so that padding plays no part.
+        A ``pyarrow.Table`` gives a table, whose columns have the same types whatever was found; a pandas ``DataFrame``
+        gives one; anything else, such as a dictionary of lists or of NumPy arrays, gives a dictionary of lists. Their
+        names are :data:`COLUMNS`:
+
+        - ``image_id``: that of the batch; otherwise the path, or else the place in the batch;
+        - ``boxes`` (xyxy in pixels of the image), ``scores``, ``labels`` (category ids): the detections;
+        - ``moved``: how far the refiner moved the edge that it moved furthest, in pixels; 0 without a refiner;
+        - ``width``, ``height``: of the image in pixels, turned as EXIF says; 0 where it cannot be read;
+        - ``error``: why the image cannot be read, and None where it can. It has no detections, and the rest of the
+          batch is as it would be without it.
+
+        Images go through one at a time, so that what is found does not depend on how they are shared out.
 
         Args:
-            batch: ``path``, a list of files, or ``bytes``, a list of their contents; and perhaps ``image_id``, by
-                default the path or the place in the batch. Further columns are ignored.
+            batch: the columns ``bytes``, contents of image files, or ``path``, which are read where there are no
+                ``bytes``; and perhaps ``image_id``. Further columns are ignored.
 
         Raises:
             ValueError: there is neither ``path`` nor ``bytes``; or the detector cannot be opened.
             FileNotFoundError: there is no such detector.
         """
-        kind = next((name for name in ("path", "bytes") if name in batch), None)
+        names = list(getattr(batch, "column_names", batch))  # of a pyarrow.Table, or else of a DataFrame or a mapping
+        kind = next((name for name in ("bytes", "path") if name in names), None)
         if kind is None:
-            raise ValueError(f"the batch has the columns {', '.join(batch)}; expected path or bytes")
-        items = list(batch[kind])
-        ids = batch.get("image_id", items if kind == "path" else range(len(items)))
+            raise ValueError(f"the batch has the columns {', '.join(names)}; expected path or bytes")
+        items = _values(batch[kind])
+        known_by = next((name for name in ("image_id", "path") if name in names), None)
+        ids = _values(batch[known_by]) if known_by else range(len(items))
         rows = [self._row(image_id, item) for image_id, item in zip(ids, items, strict=True)]
-        return {name: [row[name] for row in rows] for name in COLUMNS}
+        found = columns_of(rows)
+        if hasattr(batch, "to_pydict"):  # a pyarrow.Table
+            return table(found)
+        return type(batch)(found) if hasattr(batch, "to_dict") else found  # a pandas.DataFrame
 
     def _row(self, image_id: Any, item: Any) -> dict[str, Any]:
-        from refinebox.data.images import read_image
-        from refinebox.report.predictions import detect_image
+        from refinebox.report.returned import row_of
 
-        row: dict[str, Any] = {
-            "image_id": image_id,
-            "boxes": [],
-            "scores": [],
-            "labels": [],
-            "moved": [],
-            "error": None,
-        }
-        try:
-            image = read_image(Path(item) if isinstance(item, str | Path) else _Content(item))
-        except (ValueError, OSError) as error:
-            return {**row, "error": str(error)}
-        detector = self._opened()
-        found = detect_image(detector, image)
-        before, after = found["before"], found.get("after", found["before"])
-        moved = (after.boxes - before.boxes).abs().amax(1)  # [N]
-        assert after.queries is not None  # select says them
-        moved_of = dict(zip(after.queries.tolist(), moved.tolist(), strict=True))
-        final = detector.finish(after, (image.height, image.width))  # which may drop some
-        kept = final.scores >= self.threshold
-        columns = {"boxes": final.boxes, "scores": final.scores, "labels": final.labels}
-        moved_here = [moved_of[query] for query in final.queries[kept].tolist()]
-        return {**row, **{name: tensor[kept].tolist() for name, tensor in columns.items()}, "moved": moved_here}
+        file = Path(item) if isinstance(item, str | Path) else _Content(item)
+        return row_of(self._opened(), image_id, file, self.threshold)
 
     def _opened(self) -> Any:
         if self._detector is None:
@@ -84,8 +76,19 @@ class Refine:
             from refinebox.refinement.upgraded import open_model
 
             detector = open_model(self.model, None if self.weights is None else Path(self.weights))
-            self._detector = detector.to(distributed.start(self.device))
+            if detector.takes_boxes:
+                raise ValueError(
+                    f"{self.model} takes its boxes from a results file; run refinebox predict --results FILE --format "
+                    "parquet, or refinebox refine"
+                )
+            self._detector = distributed.placed(detector, self.device)
         return self._detector
+
+
+def _values(column: Any) -> list[Any]:
+    """Python's own values of a column of Arrow's, NumPy's or pandas', or of a list."""
+    name = next((name for name in ("to_pylist", "tolist") if hasattr(column, name)), None)
+    return list(getattr(column, name)() if name else column)
 
 
 class _Content(BytesIO):

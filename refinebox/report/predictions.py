@@ -3,28 +3,25 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from refinebox import distributed
-from refinebox.boxes import to_pixels
-from refinebox.data.batches import Batch
 from refinebox.data.image_files import SUFFIXES
 from refinebox.data.images import read_image
 from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.evaluation.detect import stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.report.pictures import detection_layers, montage, picture
+from refinebox.report.returned import detect_image, fractions, returned_of
 
 
 @dataclass(frozen=True)
@@ -47,13 +44,21 @@ class Predicted:
 
 
 def predict(
-    detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3, recursive: bool = False
+    detector: Detector,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    threshold: float = 0.3,
+    least: float = 0.0,
+    recursive: bool = False,
 ) -> Predicted:
     """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
 
-    Results are in COCO's format, with the image's place in the list as its id and its path beside it. Pictures show
-    detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined. Images are
-    turned as EXIF says. With ``recursive``, folders in folders count too.
+    Results are in COCO's format, with the image's place in the list as its id and its path beside it. Further fields
+    are for tools that browse: the category's name under ``label``, and the box under ``before`` and, of an upgraded
+    detector, ``after`` refinement: (x, y, width, height) as fractions of the image. Pictures show detections with a
+    score of at least ``threshold``: dashed as the detector placed them, solid as refined. Images are turned as EXIF
+    says. Those with a score below ``least`` are not written. With ``recursive``, folders in folders count too.
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no images.
@@ -71,7 +76,7 @@ def predict(
     items = items[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
-            predict_image(detector, image_id, path, name, threshold, boxes)
+            predict_image(detector, image_id, path, name, threshold, boxes, least)
             for image_id, (path, name, boxes) in track(items, "predict", len(items))
         ]
     )
@@ -94,7 +99,13 @@ class PredictedImage:
 
 
 def predict_image(
-    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float, given: Found | None = None
+    detector: Detector,
+    image_id: int,
+    path: Path,
+    picture_file: Path,
+    threshold: float,
+    given: Found | None = None,
+    least: float = 0.0,
 ) -> PredictedImage:
     """Detects in one image, or takes the boxes that are ``given``, and writes its picture."""
     try:
@@ -105,23 +116,12 @@ def predict_image(
     after = found.get("after", found["before"])
     layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
     save_picture(picture(image, layers), picture_file)
-    rows = result_rows(detector.finish(after, (image.height, image.width)))
-    return PredictedImage([{"image_id": image_id, "file_name": str(path), **row} for row in rows], picture_file)
-
-
-def detect_image(detector: Detector, image: Image.Image, given: Found | None = None) -> dict[str, Detections]:
-    """``after`` as a refined detector chooses, and ``before``: the same queries where they were; or that alone."""
-    device = next(detector.parameters()).device
-    images, sizes = detector.profile.input.pad([detector.preprocess(image)])
-    proposals = None if given is None else given.within(image.height, image.width)
-    batch = Batch(images, sizes, torch.tensor([[image.height, image.width]]), [], [], proposals=proposals).to(device)
-    found = stages(detector, batch)
-    last = found.get("after", found["before"])
-    [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
-    if "after" not in found:
-        return {"before": chosen}
-    unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]
-    return {"before": replace(chosen, boxes=unmoved), "after": chosen}
+    returned = returned_of(detector, found, image, least)
+    rows = [{"image_id": image_id, "file_name": str(path), **row} for row in result_rows(list(returned.values())[-1])]
+    for name, detections in returned.items():
+        for row, box in zip(rows, fractions(detections.boxes, image), strict=True):
+            row |= {"label": detector.category_names.get(row["category_id"], str(row["category_id"])), name: box}
+    return PredictedImage(rows, picture_file)
 
 
 def find_images(inputs: Sequence[Path], *, recursive: bool = False) -> list[Path]:

@@ -218,3 +218,14 @@ def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_missing_image_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.jpg is not there$"):
         read_image(tmp_path / "none.jpg")
+
+
+def test_whatever_a_decoder_raises_is_said(tmp_path: Path) -> None:
+    """A TIFF whose second page lacks its width, of which Pillow raises a TypeError."""
+    path = tmp_path / "pages.tiff"
+    Image.new("RGB", (4, 4)).save(path, save_all=True, append_images=[Image.new("RGB", (4, 4))])
+    first, width, second = path.read_bytes().rpartition(b"\x00\x01\x04\x00")  # tag 256, a long number
+    assert width
+    path.write_bytes(first + b"\xff\x01\x04\x00" + second)
+    with pytest.raises(ValueError, match=r"pages\.tiff is not a readable image: Missing dimensions$"):
+        read_image(path)

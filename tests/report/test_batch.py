@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from invocation import done
@@ -14,6 +15,7 @@ from PIL import Image
 from refinebox.batch import COLUMNS, Refine
 
 from refinebox.detection.detector import Detector
+from refinebox.detection.given import Given
 from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
 from refinebox.refinement.refiner import Refiner
@@ -58,7 +60,7 @@ def test_rows_are_those_of_predict(upgraded: Path, images: list[str], tmp_path: 
 def test_bytes_are_read_as_files_are(upgraded: Path, images: list[str]) -> None:
     refine = Refine(upgraded, device="cpu")
     paths = refine({"path": images})
-    content = refine({"bytes": [Path(path).read_bytes() for path in images], "image_id": images})
+    content = refine({"bytes": [Path(path).read_bytes() for path in images], "image_id": images, "path": ["none"] * 4})
     assert content == paths
     assert refine({"bytes": [Path(images[0]).read_bytes()]})["image_id"] == [0]
 
@@ -101,6 +103,84 @@ def test_exif_counts_in_bytes_too(upgraded: Path, tmp_path: Path) -> None:
     refine = Refine(upgraded, device="cpu", threshold=0)
     content = {"bytes": [path.read_bytes()], "image_id": [str(path)]}
     assert refine(content) == refine({"path": [str(path)]})
+
+
+def test_what_comes_is_what_goes(upgraded: Path, images: list[str]) -> None:
+    """Columns of Arrow, pandas and NumPy hold the same as lists do."""
+    arrow, pandas = (pytest.importorskip(name, reason="pip install -e '.[test]'") for name in ("pyarrow", "pandas"))
+    refine = Refine(upgraded, device="cpu")
+    lists = refine({"path": images})
+    assert refine({"path": np.array(images, dtype=object)}) == lists
+    found = refine(arrow.table({"path": images, "more": images}))
+    assert found.to_pydict() == lists
+    frame = refine(pandas.DataFrame({"path": images}))
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.to_dict("list") == lists
+    # as Spark turns a frame into what its schema says
+    assert arrow.Table.from_pandas(frame, schema=found.schema, preserve_index=False).to_pydict() == lists
+
+
+def test_arrow_has_the_same_types_whatever_is_found(upgraded: Path, images: list[str], tmp_path: Path) -> None:
+    """Blocks of a large data set are put together only if they agree."""
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed; pip install -e '.[test]'")
+    (tmp_path / "broken.jpg").write_text("no image")
+    broken = [str(tmp_path / "broken.jpg")]
+    some, strict = Refine(upgraded, device="cpu"), Refine(upgraded, device="cpu", threshold=1)
+    tables = [some(arrow.table({"path": arrow.array(paths, arrow.string())})) for paths in (images, broken, [])]
+    tables.append(strict(arrow.table({"path": images})))
+    assert [found.num_rows for found in tables] == [4, 1, 0, 4]
+    assert len({found.schema for found in tables}) == 1
+    assert tables[0].schema.names == list(COLUMNS)
+    assert [str(field.type) for field in tables[0].schema][1:] == [
+        "list<item: list<item: float>>",
+        "list<item: float>",
+        "list<item: int64>",
+        "list<item: float>",
+        "int32",
+        "int32",
+        "string",
+    ]
+    assert tables[3]["boxes"].to_pylist() == [[]] * 4
+    assert arrow.concat_tables(tables).num_rows == 9
+
+
+def test_contents_come_before_paths(upgraded: Path, images: list[str]) -> None:
+    """Object storage gives both, and only its own library can open such a path."""
+    refine = Refine(upgraded, device="cpu")
+    addresses = [f"bucket/{Path(path).name}" for path in images]
+    found = refine({"path": addresses, "bytes": [Path(path).read_bytes() for path in images]})
+    assert found == {**refine({"path": images}), "image_id": addresses}
+
+
+def test_sizes_are_those_of_the_upright_image(upgraded: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.linear_gradient("L").resize((80, 48)).save(tmp_path / "turned.jpg", exif=exif)
+    found = Refine(upgraded, device="cpu")({"path": [str(tmp_path / "turned.jpg"), "none.jpg"]})
+    assert (found["width"], found["height"]) == ([48, 0], [80, 0])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1)], ids=str)
+def test_an_image_of_an_odd_shape_is_an_image(size: tuple[int, int], upgraded: Path, tmp_path: Path) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "odd.png")
+    found = Refine(upgraded, device="cpu", threshold=0)({"path": [str(tmp_path / "odd.png")]})
+    assert (found["width"], found["height"], found["error"]) == ([size[0]], [size[1]], [None])
+    assert len(found["boxes"][0]) == 12 * 6
+
+
+def test_a_detector_that_takes_boxes_is_for_other_commands(
+    detector: Detector, images: list[str], tmp_path: Path
+) -> None:
+    given = Given(detector, describe(detector))
+    checkpoint.write(tmp_path / "given.safetensors", given.tensors(), {"kind": "detector", "detector": describe(given)})
+    expected = r"given\.safetensors takes its boxes from a results file; run refinebox predict --results FILE --format"
+    with pytest.raises(ValueError, match=expected):
+        Refine(tmp_path / "given.safetensors")({"path": images})
+
+
+def test_a_device_that_is_not_here_is_said(upgraded: Path, images: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^no device 'cuda:99' here \(.*\); pass --device cpu$"):
+        Refine(upgraded, device="cuda:99")({"path": images})
 
 
 def test_it_is_sent_without_the_detector(upgraded: Path, images: list[str]) -> None:

@@ -43,6 +43,14 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return content
 
 
+COCO = ("image_id", "file_name", "category_id", "bbox", "score")
+
+
+def coco_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a results file without the fields that are for browsing."""
+    return [{name: row[name] for name in COCO} for row in rows(path)]
+
+
 def expected_rows(detector: Detector, paths: list[Path], ids: list[int]) -> list[dict[str, Any]]:
     """What :meth:`Detector.predict` finds, as COCO results."""
     expected = []
@@ -67,7 +75,7 @@ def test_results_are_the_detections(kind: str, request: pytest.FixtureRequest, p
     paths = [photos / "a.JPG", photos / "b.png", photos / "c.webp"]
     predicted = predict(model, [photos], tmp_path / "out")
     assert predicted.results == tmp_path / "out" / "results.json"
-    assert rows(predicted.results) == expected_rows(model, paths, [1, 2, 3])
+    assert coco_rows(predicted.results) == expected_rows(model, paths, [1, 2, 3])
     assert predicted.skipped == []
 
 
@@ -113,7 +121,7 @@ def test_a_broken_image_is_skipped_and_named(detector: Detector, photos: Path, t
     assert len(predicted.skipped) == 1
     assert f"{photos / 'b.png'} is not a readable image" in predicted.skipped[0]
     assert [path.name for path in predicted.pictures] == ["a.png", "c.png"]
-    assert rows(predicted.results) == expected_rows(detector, [photos / "a.JPG", photos / "c.webp"], [1, 3])
+    assert coco_rows(predicted.results) == expected_rows(detector, [photos / "a.JPG", photos / "c.webp"], [1, 3])
 
 
 def test_images_of_one_name_get_two_pictures(detector: Detector, photos: Path, tmp_path: Path) -> None:
@@ -230,7 +238,7 @@ def test_detrex_results_are_clipped_and_still_pair_up(
         assert height > 0
         assert x + width <= image.width + 1e-2
         assert y + height <= image.height + 1e-2
-    assert written == expected_rows(model, [photos / "b.png"], [1])
+    assert coco_rows(predicted.results) == expected_rows(model, [photos / "b.png"], [1])
 
 
 def test_what_is_passed_over_is_counted(photos: Path) -> None:
@@ -271,3 +279,33 @@ def test_boxes_are_of_the_upright_picture(detector: Detector, tmp_path: Path) ->
     with Image.open(done[0].pictures[0]) as first, Image.open(done[1].pictures[0]) as second:
         assert first.size == second.size
         assert first.height > first.width
+
+
+def pixels(box: list[float], size: tuple[int, int]) -> list[float]:
+    """A box in fractions, in pixels of an image of (width, height)."""
+    return [value * side for value, side in zip(box, size * 2, strict=True)]
+
+
+def test_rows_say_where_boxes_were_and_are(refined: RefinedDetector, detector: Detector, photos: Path) -> None:
+    """In fractions of the image, as tools that browse images want them."""
+    path = photos / "b.png"
+    size = read_image(path).size
+    found = rows(predict(refined, [path], photos / "refined").results)
+    plain = rows(predict(detector, [path], photos / "plain").results)
+    assert len(found) == len(plain) == 12 * 6
+    for after, before in zip(found, plain, strict=True):
+        assert list(after) == [*COCO, "label", "before", "after"]
+        assert list(before) == [*COCO, "label", "before"]
+        assert after["label"] == before["label"] == detector.category_names[after["category_id"]]
+        assert pixels(after["after"], size) == pytest.approx(after["bbox"], abs=2e-3)
+        assert pixels(after["before"], size) == pytest.approx(before["bbox"], abs=2e-3)
+        assert after["before"] == before["before"] != after["after"]
+
+
+def test_low_scores_are_left_out_where_that_is_wished(refined: RefinedDetector, photos: Path) -> None:
+    everything = rows(predict(refined, [photos], photos / "all").results)
+    low, high = sorted({row["score"] for row in everything})[len(everything) // 2 :][:2]
+    least = (low + high) / 2
+    some = rows(predict(refined, [photos], photos / "some", least=least).results)
+    assert some == [row for row in everything if row["score"] >= least]
+    assert 0 < len(some) < len(everything)
