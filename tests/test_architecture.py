@@ -1,6 +1,7 @@
 """Which module may import which, told from the source."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -181,6 +182,22 @@ def test_torch_is_not_imported_before_it_is_needed(code: str, arguments: list[st
         check=False,
     )
     assert (completed.returncode, completed.stderr) == (0, "False\n")
+
+
+def test_detections_of_a_file_are_analysed_without_torch(shapes_folder: Path, tmp_path: Path) -> None:
+    truth = json.loads((shapes_folder / "annotations" / "instances_val.json").read_text())["annotations"]
+    (tmp_path / "results.json").write_text(json.dumps([{**entry, "score": 0.5} for entry in truth]))
+    options = ["oracle-analysis", "--results", "results.json", "--data", shapes_folder, "--json", "figures.json"]
+    completed = subprocess.run(
+        [sys.executable, "-c", f"{RUN}\nprint('torch' in sys.modules, file=sys.stderr)", *map(str, options)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (completed.returncode, completed.stderr) == (0, "False\n")
+    assert json.loads((tmp_path / "figures.json").read_text())["swaps"]["none"]["AP"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("name", refinebox.__all__)

@@ -4,23 +4,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from refinebox.analysis import oracle, swaps, tide
+from refinebox.analysis import swaps, tide
 from refinebox.analysis.comparison import Comparison, compare
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.data.frames import Reading
 from refinebox.data.tally import Tally
-from refinebox.detection.detector import Detector
-from refinebox.evaluation.doubts import doubts
 from refinebox.evaluation.evaluator import Evaluation, Evaluator
-from refinebox.evaluation.link import Link
 from refinebox.evaluation.overlaps import FOREGROUND, Objects
 from refinebox.evaluation.results import read_results
 from refinebox.evaluation.rows import Bools, Rows
 from refinebox.files import checkpoint
 from refinebox.progress import track
+
+if TYPE_CHECKING:  # detections of a file need no torch
+    from refinebox.detection.detector import Detector
+    from refinebox.evaluation.link import Link
 
 LIVE_RULE = (
     "The other rows (a box from some IoU, no duplicates, no background, no misses) and TIDE's errors start from the "
@@ -66,6 +67,7 @@ class Analysis:
         errors: TIDE's, see :func:`refinebox.analysis.tide.analyse`.
         comparison: with refined boxes, where there are some.
         rows: detections before and after: refined, or else with every reachable box perfect.
+        evaluated_by: the library that counted precision and recall, and its version.
         remarks: what was odd about the detections, a line each.
     """
 
@@ -77,12 +79,13 @@ class Analysis:
     errors: dict[str, Any]
     comparison: Comparison | None
     rows: tuple[Rows, Rows]
+    evaluated_by: str
     remarks: tuple[str, ...] = ()
 
 
 def run(
     data: CocoData,
-    detector: Detector | None = None,
+    detector: "Detector | None" = None,
     results: Path | None = None,
     refined: Path | None = None,
     categories: Matching = "check",
@@ -118,6 +121,9 @@ def run(
     read = partial(_read, data=data, categories=categories, boxes=boxes, remarks=remarks)
     better = None if refined is None else read(refined)
     if detector is not None:
+        from refinebox.evaluation.doubts import doubts
+        from refinebox.evaluation.link import Link
+
         link = Link.between(detector, data, categories)
         found = of_detector(detector, data, link, batch_size=batch_size, workers=workers)
         remarks += [f"{found.name}: {sentence}" for sentence in doubts(detector, data, link, found.swapped["none"])]
@@ -144,8 +150,10 @@ def of_results(path: Path, rows: Rows) -> Found:
     )
 
 
-def of_detector(detector: Detector, data: CocoData, link: Link, *, batch_size: int = 1, workers: int = 0) -> Found:
+def of_detector(detector: "Detector", data: CocoData, link: "Link", *, batch_size: int = 1, workers: int = 0) -> Found:
     """The detections of a live detector, from one forward pass, and those of the swaps that need its scores."""
+    from refinebox.analysis import oracle
+
     rows = oracle.swapped_rows(
         detector, data, link, swaps=tuple(oracle.CHANGES), batch_size=batch_size, workers=workers
     )
@@ -184,7 +192,8 @@ def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> A
     errors = tide.analyse(findings.overlaps)
     if evaluate.lvis:
         found = replace(found, rules=(*found.rules, LVIS_RULE))
-    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows, remarks)
+    by = evaluate.backend.name
+    return Analysis(evaluate.data, found, listed, min_iou, evaluations, errors, comparison, rows, by, remarks)
 
 
 def evaluator(whole: Evaluator, objects: Bools) -> Evaluator:

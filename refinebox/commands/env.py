@@ -14,6 +14,7 @@ LIBRARIES = (
     "numpy",
     "pycocotools",
     "faster-coco-eval",
+    "hotcoco",
     "safetensors",
     "pillow",
     "transformers",

@@ -55,7 +55,7 @@ def evaluate(
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
     from refinebox.evaluation.detect import detect
     from refinebox.evaluation.doubts import doubts
-    from refinebox.evaluation.evaluator import coco_ap
+    from refinebox.evaluation.evaluator import Evaluator
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.rows import to_results
     from refinebox.files import checkpoint
@@ -67,7 +67,8 @@ def evaluate(
     validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
-    metrics = {stage: coco_ap(validation, found) for stage, found in rows.items()}
+    evaluate = Evaluator(validation)
+    metrics = {stage: evaluate(found).metrics for stage, found in rows.items()}
     for stage, found in rows.items():
         checkpoint.write_json(output / f"{stage}.json", to_results(found, validation))
     if json_file is not None:
@@ -75,6 +76,6 @@ def evaluate(
     for doubt in doubts(detector, validation, link, rows["before"]):
         typer.echo(f"{detector.profile.name}: {doubt}")
     show(
-        metrics_table(f"{detector.profile.name}: AP in points (faster-coco-eval)", metrics, baseline="before"),
+        metrics_table(f"{detector.profile.name}: AP in points ({evaluate.backend.name})", metrics, baseline="before"),
         width=150,
     )

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from refinebox import distributed
 from refinebox.data import annotations, layout
 from refinebox.data import split as splitting
 from refinebox.data.annotations import CocoData
@@ -14,11 +14,10 @@ from refinebox.data.frames import Reading
 from refinebox.data.layout import Split
 from refinebox.data.results_file import Rows
 from refinebox.data.tally import Tally
-from refinebox.detection.detector import Detector
-from refinebox.detection.given import image_files
 from refinebox.evaluation.results import read_results
-from refinebox.refinement.upgraded import open_model
-from refinebox.report.predictions import find_images
+
+if TYPE_CHECKING:  # a results file is analysed without torch
+    from refinebox.detection.detector import Detector
 
 HIGH = 0.3  # a lowest score above this costs AP
 
@@ -33,11 +32,14 @@ def load(
     ema: bool | None = None,
     results: Path | None = None,
     features: str | None = None,
-) -> Detector:
+) -> "Detector":
     """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one.
 
     ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some.
     """
+    from refinebox import distributed
+    from refinebox.refinement.upgraded import open_model
+
     distributed.start(device)
     with distributed.first_alone():  # what one has downloaded the others find
         detector = open_model(name, weights, ema, features)
@@ -93,6 +95,9 @@ def image_data(folder: Path, annotations_file: Path | None, categories: dict[int
     Raises:
         FileNotFoundError: there is no such folder, or no image in it.
     """
+    from refinebox.detection.given import image_files
+    from refinebox.report.predictions import find_images
+
     if annotations_file is not None:
         return annotations.read(annotations_file, folder, strict=False)
     if not folder.is_dir():

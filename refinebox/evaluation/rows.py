@@ -1,15 +1,16 @@
 """Detections as COCO result rows: arrays that every evaluation and analysis reads."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from refinebox.data.annotations import CocoData
-from refinebox.detection.output import Detections
-from refinebox.evaluation.link import Link
+
+if TYPE_CHECKING:  # rows of a file need no torch
+    from refinebox.detection.output import Detections
+    from refinebox.evaluation.link import Link
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -49,8 +50,10 @@ def check_rows(data: CocoData, rows: Rows) -> None:
             )
 
 
-def to_rows(detections: Sequence[Detections], image_ids: Sequence[int], link: Link) -> Rows:
+def to_rows(detections: Sequence["Detections"], image_ids: Sequence[int], link: "Link") -> Rows:
     """COCO result rows ``[N, 7]``; detections of categories that the data does not have are left out."""
+    import torch
+
     rows = [np.empty((0, 7))]
     for image_id, found in zip(image_ids, detections, strict=True):
         x0, y0, x1, y1 = found.boxes.double().cpu().unbind(1)

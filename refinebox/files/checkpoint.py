@@ -7,21 +7,20 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from refinebox.files import pickled, unwrap
 from refinebox.files.download import sha256_of
 from refinebox.progress import tell
+
+if TYPE_CHECKING:  # torch takes seconds and 0.7 GB, and who writes a report or hashes a file needs none of it
+    from torch import Tensor
 
 METADATA_KEY = "refinebox"  # our JSON inside a safetensors file's string-to-string metadata
 
 
-def read(path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(path: Path, ema: bool | None = None) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """The tensors of a checkpoint, on the CPU, and refinebox's metadata (empty for a file that others wrote).
 
     The format is told from the content: safetensors, or a pickle, whose tensors are taken out of what training
@@ -36,6 +35,8 @@ def read(path: Path, ema: bool | None = None) -> tuple[dict[str, Tensor], dict[s
         ValueError: the file is damaged, holds no tensors or not those that ``ema`` asks for, or is a pickle that could
             run code; the message says which.
     """
+    from refinebox.files import pickled, unwrap
+
     if path.is_dir():
         folder, path = path, weights_in(path)
         if path.parent != folder:
@@ -67,6 +68,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """What a checkpoint of mmdetection holds beside its tensors; empty for others."""
+    from refinebox.files import pickled
+
     if not path.is_file() or _is_safetensors(path):
         return {}
     content = pickled.load(path)
@@ -95,8 +98,10 @@ def _read_beside(path: Path, name: str) -> dict[str, Any]:
     return _read_json(folder / name) if (folder / name).is_file() else {}
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
     """Writes a safetensors file that :func:`read` returns unchanged. A failed write leaves the old file as it was."""
+    import safetensors.torch
+
     # cloned, because safetensors refuses tensors that share memory
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     remove_leftovers(path)
@@ -153,8 +158,10 @@ def file_sha256(path: Path) -> str:
     return sha256_of(path)
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
     """Hexadecimal SHA-256 of names, types, shapes and values: the same whatever file format they come from."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -218,7 +225,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def _read_shards(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path) -> dict[str, "Tensor"]:
     tensors = {key: tensor for shard in _shards_in(index) for key, tensor in read(shard)[0].items()}
     missing = [name for name in _weight_map(index) if name not in tensors]
     if missing:
@@ -231,7 +238,7 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     with _opened(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, _metadata(file)  # noqa: SIM118
 

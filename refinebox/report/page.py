@@ -252,4 +252,4 @@ def _inputs(analysis: Analysis) -> str:
         for what, entry in analysis.found.inputs.items()
     ]
     versions = ", ".join(f"{name} {number}" for name, number in tables.versions().items())
-    return _table(["", "file and SHA-256"], rows) + _soft(f"With {versions}.")
+    return _table(["", "file and SHA-256"], rows) + _soft(f"Evaluated by {analysis.evaluated_by}, with {versions}.")

@@ -117,6 +117,7 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
         "tide": analysis.errors,
         "rules": [*analysis.found.rules, NOTE],
         "inputs": analysis.found.inputs,
+        "evaluated_by": analysis.evaluated_by,
         "versions": versions(),
     }
     if analysis.comparison:

@@ -146,7 +146,13 @@ def test_detections_of_any_detector_are_analysed_without_one(shapes_folder: Path
     options = [word for name in names for word in (f"--{name}", files[name])]
     # neither the images nor a detector are there
     shown = done("oracle-analysis", "--results", tmp_path / "results.json", "--annotations", annotations, *options)
-    for text in ("results.json: AP in points", "Matching: greedy", "no duplicates", "TIDE's errors"):
+    for text in (
+        "results.json: AP in points",
+        "Matching: greedy",
+        "no duplicates",
+        "TIDE's errors",
+        "Evaluated by hot",
+    ):
         assert text in shown
     swaps = json.loads(files["json"].read_text())["swaps"]
     assert swaps["none"]["AP"] < 100

@@ -12,6 +12,7 @@ from random_boxes import CATEGORIES, draw_data, draw_rows
 
 from refinebox.data import annotations
 from refinebox.data.annotations import CocoData
+from refinebox.evaluation.backends import Backend, FasterCocoEval, Hotcoco
 from refinebox.evaluation.evaluator import Evaluator
 from refinebox.evaluation.rows import Rows, to_results
 
@@ -53,11 +54,14 @@ def reference(truth: CocoData, rows: Rows, path: Path, monkeypatch: pytest.Monke
     return dict(evaluation.get_results())
 
 
+@pytest.mark.parametrize("backend", [Hotcoco, FasterCocoEval])
 @pytest.mark.parametrize("seed", range(3))
-def test_ap_is_that_of_the_authors(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ap_is_that_of_the_authors(
+    seed: int, backend: type[Backend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     truth, rows = draw_lvis(seed)
     rows = np.round(rows, 3)
-    found = Evaluator(truth, lvis=True)(rows).metrics
+    found = Evaluator(truth, lvis=True, backend=backend)(rows).metrics
     expected = reference(truth, rows, tmp_path / "lvis.json", monkeypatch)
     assert list(found) == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "APr", "APc", "APf"]
     for name, value in found.items():

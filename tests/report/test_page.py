@@ -119,6 +119,7 @@ def test_the_report_shows_the_figures(compared: Analysis) -> None:
         assert f"<h2>{section}</h2>" in content
     for entry in compared.found.inputs.values():
         assert entry["sha256"] in content
+    assert f"Evaluated by {compared.evaluated_by}, with refinebox " in content
 
 
 def test_without_refinement_the_loosest_boxes_are_shown(validation: CocoData, tmp_path: Path) -> None:

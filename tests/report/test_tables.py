@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def test_json_holds_everything(compared: Analysis) -> None:
     assert content["headroom"]["closed"]["AP"] == pytest.approx((after - none) / (box - none))
     assert content["bootstrap"].keys() == {"mean", "low", "high", "resamples"}
     assert content["inputs"].keys() == {"results", "refined", "annotations"}
+    assert content["evaluated_by"] == f"hotcoco {version('hotcoco')}"
     assert content["versions"].keys() == {"refinebox", "faster-coco-eval", "pycocotools", "numpy", "torch"}
 
 
