@@ -16,6 +16,7 @@ from refinebox.data.results_file import Rows
 from refinebox.data.tally import Tally
 from refinebox.detection.detector import Detector
 from refinebox.detection.given import image_files
+from refinebox.detection.prompt import phrases_in
 from refinebox.evaluation.results import read_results
 from refinebox.refinement.upgraded import open_model
 from refinebox.report.predictions import find_images
@@ -33,16 +34,20 @@ def load(
     ema: bool | None = None,
     results: Path | None = None,
     features: str | None = None,
+    prompt: str | None = None,
 ) -> Detector:
     """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one.
 
-    ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some.
+    ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some; ``prompt`` is what it
+    is to look for.
     """
     place = distributed.start(device)
     with distributed.first_alone():  # what one has downloaded the others find
         detector = open_model(name, weights, ema, features)
     if results is not None:
         detector.take(results)
+    if prompt is not None:
+        detector.ask(phrases_in(prompt))
     detector.resize(short_side, long_side)
     try:
         return detector.to(place)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DATA, OUTPUT, Device, Ema, LongSide, Model, Results, ShortSide, Weights
+from refinebox.commands.options import DATA, OUTPUT, Device, Ema, LongSide, Model, Prompt, Results, ShortSide, Weights
 
 EXAMPLE = "Example: refinebox predict better.safetensors photos/ --output predictions"
 
@@ -17,6 +17,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     results: Results = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look for images in folders of folders too.", rich_help_panel=DATA)
@@ -35,7 +36,7 @@ def predict(
     from refinebox.commands.inputs import load
     from refinebox.report.predictions import predict as run
 
-    detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
+    detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     predicted = run(detector, inputs, output, threshold=threshold, recursive=recursive)
     if predicted.without:
         typer.echo(f"{predicted.without} images have no boxes in {results}", err=True)
