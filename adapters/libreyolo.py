@@ -1,7 +1,7 @@
 """The detectors of libreyolo (YOLOX, YOLOv9, RTMDet, D-FINE and many more) behind that library's one interface."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +10,22 @@ from refinebox.adapters.parts import candidates
 from refinebox.adapters.parts.measured import Convention, measure
 from refinebox.adapters.parts.taps import Taps, layers, maps_in
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torchvision.ops import clip_boxes_to_image
 
 from refinebox.boxes import to_fractions
 from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
-from refinebox.detection.output import DetectorOutput
+from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.profile import Choice, Profile, ids_of
 from refinebox.detection.tensors import load_tensors
 
 ABOVE, IOU, LIMIT = 0.001, 0.6, 300  # what the library's own evaluation keeps of an image
 CONSIDERED = 10_000  # pairs of a box and a category before the suppression
+# families that cut boxes at the border when they have chosen, not before, and whether they drop those with no area left
+CUT_LAST = {"ppyoloe": False, "yolo9_e2e": True}
+OF_TORCHVISION = ("faster_rcnn", "mask_rcnn", "fcos", "retinanet", "ssd")
+BLURS = (0.0, 1.0, 30.0)  # logits and fractions, cells and pixels: what networks of the library say
 WORDS = {"nano": "n", "pico": "p", "tiny": "t", "small": "s", "medium": "m", "large": "l", "xlarge": "x"}
 
 
@@ -40,9 +46,10 @@ class LibreDetector(Detector):
         super().__init__(profile)
         self.network = model.model.train(False)
         self._model, self._convention = model, convention
+        self._cut_last = model.FAMILY in CUT_LAST
         images = torch.zeros(1, 3, profile.input.height, profile.input.width)
         with torch.no_grad():
-            self._taps = Taps([(layer, maps_in) for layer in stages(self.network)], model._forward, images)
+            self._taps = taps(self.network, model._forward, images)
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -60,7 +67,7 @@ class LibreDetector(Detector):
         height, width = size.tolist()
         boxes = boxes.to(size.device)
         kept = boxes.isfinite().all(-1).to(columns.device)
-        if self.profile.final.rule == "suppression":  # the others leave boxes that pass the border as they are
+        if self.profile.final.rule == "suppression" and not self._cut_last:  # others leave boxes beyond the border
             boxes = boxes.clamp(min=0).minimum(size.new_tensor([width, height, width, height]))
             kept &= (boxes[:, 2:] > boxes[:, :2]).all(-1).to(columns.device)
         single = scores.new_zeros(int(kept.sum()), len(self.category_ids))
@@ -69,14 +76,37 @@ class LibreDetector(Detector):
         rows, single = candidates.distinct(boxes, single, self.profile.final)
         return to_fractions(boxes[rows], size), single
 
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        if not self._cut_last:
+            return detections
+        boxes = clip_boxes_to_image(detections.boxes, size)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(-1) | (not CUT_LAST[self._model.FAMILY])
+        queries = None if detections.queries is None else detections.queries[kept]
+        return Detections(boxes[kept], detections.scores[kept], detections.labels[kept], queries)
+
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         return self._taps.maps(self._convention.applied(images, sizes))
 
 
-def stages(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a network's backbone, and of a pyramid that is wrapped around it; without a backbone, all."""
+def taps(network: nn.Module, run: Callable[..., Any], images: Tensor) -> Taps:
+    """The maps of a network's backbone and of a pyramid that is wrapped around it; without a backbone, of all layers.
+
+    A backbone whose layers make no maps, being a transformer's, is asked for those that it returns.
+    """
     backbone = _inner(network)
-    yield from _stages(network if backbone is None else backbone)
+    if backbone is None:
+        return Taps([(layer, maps_in) for layer in _stages(_unwrapped(network))], run, images, returned=False)
+    try:
+        return Taps([(layer, maps_in) for layer in _stages(backbone)], run, images)
+    except ValueError:
+        return Taps([(backbone, maps_in)], run, images)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What is left of a module without those around it that hold nothing else."""
+    children = list(module.children())
+    alone = len(children) == 1 and not isinstance(children[0], (nn.Sequential, nn.ModuleList))
+    return _unwrapped(children[0]) if alone else module
 
 
 def _stages(module: nn.Module) -> Iterator[nn.Module]:
@@ -99,19 +129,33 @@ def pairs(
 
     An ``iou`` of 1 leaves the library's suppression nothing to do.
     """
-    size = canvas[1], canvas[0]
+    size = None if model.FAMILY in CUT_LAST else (canvas[1], canvas[0])  # without a size they are not cut
     found = model._postprocess(output, above, iou, size, max_det=limit, ratio=1.0)
     boxes, columns, scores = (torch.as_tensor(found[key]) for key in ("boxes", "classes", "scores"))
     return boxes.float().reshape(-1, 4), columns.long().reshape(-1), scores.float().reshape(-1)
 
 
 def suppresses(model: Any, canvas: tuple[int, int]) -> bool:
-    """Whether the library's post-processing drops boxes because they overlap; families that predict sets do not."""
-    images = torch.rand(1, 3, *canvas, generator=torch.Generator().manual_seed(0))
+    """Whether the library's post-processing drops boxes because they overlap; families that predict sets do not.
+
+    What the network says is blurred as well, as boxes of an untrained one may be too small to overlap.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, *canvas, generator=generator)
     with torch.no_grad():
         output = model._forward(images)
-    counts = [len(pairs(model, output, canvas, above=-1.0, iou=iou)[0]) for iou in (0.01, 1.0)]
-    return counts[0] != counts[1] or not counts[1]  # where nothing is found it cannot be told, and does no harm
+    for scale in BLURS:
+        blurred = tree_map(lambda part: _blurred(part, scale, generator), output)  # noqa: B023
+        counts = [len(pairs(model, blurred, canvas, above=-1.0, iou=iou)[0]) for iou in (0.01, 1.0)]
+        if counts[0] != counts[1] or not counts[1]:  # where nothing is found it cannot be told, and does no harm
+            return True
+    return False
+
+
+def _blurred(part: Any, scale: float, generator: torch.Generator) -> Any:
+    if not scale or not isinstance(part, Tensor) or not part.is_floating_point():
+        return part
+    return part + scale * torch.randn(part.shape, generator=generator)
 
 
 def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector:
@@ -128,6 +172,11 @@ def load(model: str, state: Mapping[str, Tensor] | None, where: str) -> Detector
     """
     libreyolo = library("libreyolo", "libreyolo")
     kind, size = find(model, state)
+    if kind.FAMILY in OF_TORCHVISION:
+        raise ValueError(
+            f"libreyolo's {kind.FAMILY} is torchvision's, whose candidates it does not hand out; name {model} as "
+            "torchvision does, with a file of its own weights: refinebox detectors torchvision"
+        )
     if state is None:
         wrapper = _downloaded(libreyolo, f"{kind.FILENAME_PREFIX}{size}{kind.WEIGHT_EXT}")
     else:
@@ -172,7 +221,8 @@ def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
 def known() -> list[str]:
     """Family and size of the library's detectors."""
     library("libreyolo", "libreyolo")
-    return [f"{kind.FAMILY}-{size}" for kind in kinds() for size in kind.INPUT_SIZES]
+    own = (kind for kind in kinds() if kind.FAMILY not in OF_TORCHVISION)
+    return [f"{kind.FAMILY}-{size}" for kind in own for size in kind.INPUT_SIZES]
 
 
 def about(model: str) -> dict[str, str]:

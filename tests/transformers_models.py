@@ -1,6 +1,7 @@
 """Small models of transformers with random weights, one of every family that detects objects."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def rt_resnet() -> Any:
     return library.RTDetrResNetConfig(**sizes, out_features=STAGES)
 
 
-def hgnet() -> Any:
+def hgnet(*stages: str) -> Any:
     return library.HGNetV2Config(
         stem_channels=[3, 8, 8],
         hidden_sizes=[16, 16, 24, 32],
@@ -64,7 +65,18 @@ def hgnet() -> Any:
         stage_out_channels=[16, 16, 24, 32],
         stage_num_blocks=[1, 1, 1, 1],
         stage_numb_of_layers=[1, 1, 1, 1],
-        out_features=STAGES,
+        out_features=list(stages or STAGES),
+    )
+
+
+def dinov3() -> Any:
+    return library.DINOv3ViTConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        out_indices=[1, 2, 3],
+        apply_layernorm=False,
     )
 
 
@@ -108,6 +120,27 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "rt_detr_v2": lambda: real_time("RTDetrV2", rt_resnet),
     "d_fine": lambda: real_time("DFine"),
     "deimv2": lambda: real_time("Deimv2"),
+    "deimv2, dinov3": lambda: real_time("Deimv2", dinov3, encoder_in_channels=[32, 32, 32]),
+    "pp_doclayout_v2": lambda: real_time(
+        "PPDocLayoutV2",
+        class_thresholds=[0.5] * CATEGORIES,
+        class_order=list(range(CATEGORIES)),
+        reading_order_config={
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "coordinate_size": 8,
+            "shape_size": 8,
+        },
+    ),
+    "pp_doclayout_v3": lambda: real_time(
+        "PPDocLayoutV3",
+        partial(hgnet, "stage1", *STAGES),
+        x4_feat_dim=16,
+        mask_feature_channels=[8, 8],
+        num_prototypes=4,
+    ),
     "pp_doclayout_v4": lambda: real_time("PPDocLayoutV4"),
     "lw_detr": lambda: model(
         "LwDetr",

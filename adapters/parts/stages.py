@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from refinebox.detection.extras import library
 
+CHANGING = ("ConvEncoder", "VisionBackbone")  # ends of names of what changes the backbone's maps in some families
+
 
 def places(network: Any) -> list[tuple[nn.Module, Reader]]:
     """Where the feature maps of a model are, whatever its family."""
@@ -20,16 +22,21 @@ def places(network: Any) -> list[tuple[nn.Module, Reader]]:
 def _places(network: Any) -> Iterator[tuple[nn.Module, Reader]]:
     mixin = library("transformers.backbone_utils", "transformers").BackboneMixin
     for module in network.modules():
-        ancestors = {ancestor.__name__ for ancestor in type(module).__mro__}
-        if isinstance(module, mixin):
+        if isinstance(module, mixin) and not of_timm(getattr(module, "_backbone", None)):  # which comes next
             module.register_forward_pre_hook(_with_all_stages, with_kwargs=True)
             yield module, stages
-        elif "FeatureListNet" in ancestors:  # timm
-            names = {entry["module"] for entry in module.feature_info.info}
-            yield from ((child, maps_in) for name, child in module.named_children() if name in names)
-        elif type(module).__name__.endswith("ConvEncoder"):  # changes the backbone's maps in some families
+        elif of_timm(module):
+            names = {entry["module"].replace(".", "_") for entry in module.feature_info.info}
+            reader = channels_last if module.output_fmt == "NHWC" else maps_in
+            yield from ((child, reader) for name, child in module.named_children() if name in names)
+        elif type(module).__name__.endswith(CHANGING):
             yield module, maps_in
             yield from ((child, maps_in) for name, child in module.named_modules() if name.endswith("stem_pool"))
+
+
+def of_timm(module: Any) -> bool:
+    """Whether a module is timm's list of stages."""
+    return "FeatureListNet" in {ancestor.__name__ for ancestor in type(module).__mro__}
 
 
 def _with_all_stages(_module: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -39,6 +46,11 @@ def _with_all_stages(_module: nn.Module, arguments: Any, options: dict[str, Any]
 def stages(output: Any, images: Tensor) -> list[Tensor]:
     """Maps of all stages of a backbone; those that the detector reads come last, as they are normalised."""
     return [*maps_in(output.hidden_states, images), *maps_in(output.feature_maps, images)]
+
+
+def channels_last(output: Any, images: Tensor) -> list[Tensor]:
+    """Maps ``[B, H, W, C]``, as timm's Swin has them, with the channels where others have them."""
+    return [tensor.permute(0, 3, 1, 2) for tensor in maps_in(output, images)]
 
 
 def patches(config: Any) -> Reader:

@@ -22,18 +22,27 @@ class Taps:
             one that runs later counts.
         run: runs the network on images, and on whatever else a call passes.
         images: ``[B, 3, H, W]`` to run it on first, to see which maps there are.
+        returned: whether maps that the network returns count, which are predictions where no backbone is set apart.
 
     Raises:
         ValueError: there is no map of a stride up to 32.
     """
 
-    def __init__(self, places: Sequence[tuple[nn.Module, Reader]], run: Callable[..., Any], images: Tensor) -> None:
+    def __init__(
+        self,
+        places: Sequence[tuple[nn.Module, Reader]],
+        run: Callable[..., Any],
+        images: Tensor,
+        *,
+        returned: bool = True,
+    ) -> None:
         self._places, self._run = tuple(places), run
         self._wanted: frozenset[tuple[int, int]] = frozenset()
-        caught = self._through(images)[1]
+        output, caught = self._through(images)
+        predictions = set() if returned else {id(tensor) for tensor in _maps(output)}
         last: dict[int, tuple[int, int]] = {}
         for key, tensor in caught.items():
-            if tensor.shape[1] < LEAST:
+            if tensor.shape[1] < LEAST or id(tensor) in predictions:
                 continue
             last[stride_of(images.shape[-1], tensor.shape[-1])] = key
         self._order = [last[stride] for stride in sorted(last) if 2 < stride <= COARSEST]

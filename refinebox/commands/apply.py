@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import DetectorName, Ema, Features, Weights
+from refinebox.commands.options import DetectorName, Ema, Features, Prompt, Weights
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
@@ -24,6 +24,7 @@ def apply(
     ] = False,
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
     ] = False,
@@ -42,7 +43,7 @@ def apply(
         if detector is None:
             raise ValueError("refiners are published for detectors alone; name one with --detector")
         refiner_file = published_refiner(detector, weights, force=force)
-    model = load(detector, weights, "cpu", ema=ema, features=features)
+    model = load(detector, weights, "cpu", ema=ema, prompt=prompt, features=features)
     detector_file = None if detector is None else weights_file(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     before, after = metadata["before"], metadata["after"]

@@ -18,6 +18,7 @@ from refinebox.commands.options import (
     Json,
     LongSide,
     Model,
+    Prompt,
     Results,
     ShortSide,
     Weights,
@@ -31,6 +32,7 @@ def evaluate(
     model: Model,
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     results: Results = None,
     data: Data = None,
     annotations: Annotations = None,
@@ -63,7 +65,7 @@ def evaluate(
 
     check_output_file(json_file)
     check_output_folder(output)
-    detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
+    detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
     link = Link.between(detector, validation, categories)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)

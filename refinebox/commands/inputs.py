@@ -14,6 +14,7 @@ from refinebox.data.frames import Reading
 from refinebox.data.layout import Split
 from refinebox.data.results_file import Rows
 from refinebox.data.tally import Tally
+from refinebox.detection.prompt import phrases_in
 from refinebox.evaluation.results import read_results
 
 if TYPE_CHECKING:  # a results file is analysed without torch
@@ -32,10 +33,12 @@ def load(
     ema: bool | None = None,
     results: Path | None = None,
     features: str | None = None,
+    prompt: str | None = None,
 ) -> "Detector":
     """The detector, or upgraded checkpoint, on its device; ``auto`` is the GPU where there is one.
 
-    ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some.
+    ``results`` has the boxes that it takes; ``features`` stands for a detector that takes some; ``prompt`` is what it
+    is to look for.
     """
     from refinebox import distributed
     from refinebox.refinement.upgraded import open_model
@@ -45,6 +48,8 @@ def load(
         detector = open_model(name, weights, ema, features)
     if results is not None:
         detector.take(results)
+    if prompt is not None:
+        detector.ask(phrases_in(prompt))
     detector.resize(short_side, long_side)
     return distributed.placed(detector, device)
 

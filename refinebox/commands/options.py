@@ -32,6 +32,13 @@ Ema = Annotated[
         rich_help_panel=DETECTOR,
     ),
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="What a detector that takes text is to look for, 'cat. traffic light.'; by default the data's categories.",
+        rich_help_panel=DETECTOR,
+    ),
+]
 Features = Annotated[
     str | None,
     typer.Option(

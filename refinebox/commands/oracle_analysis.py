@@ -20,6 +20,7 @@ from refinebox.commands.options import (
     Images,
     Json,
     LongSide,
+    Prompt,
     ShortSide,
     Weights,
     Workers,
@@ -47,6 +48,7 @@ def oracle_analysis(
     ] = None,
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     data: Data = None,
     annotations: Annotations = None,
     images: Images = None,
@@ -74,7 +76,9 @@ def oracle_analysis(
     check_output_file(json_file, csv_file, html_file)
     model = None
     if detector is not None or features is not None:
-        model = load(detector, weights, device, short_side, long_side, ema=ema, results=results, features=features)
+        model = load(
+            detector, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results, features=features
+        )
     alone, given = (results, None) if model is None else (None, results)
     truth = read_split("val", data, annotations, images, images_needed=alone is None, boxes=boxes, results=given)
     done = analysis.run(

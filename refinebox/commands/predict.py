@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 import typer
 
-from refinebox.commands.options import DATA, OUTPUT, SPEED, Device, Ema, LongSide, Model, Results, ShortSide, Weights
+from refinebox.commands.options import (
+    DATA,
+    OUTPUT,
+    SPEED,
+    Device,
+    Ema,
+    LongSide,
+    Model,
+    Prompt,
+    Results,
+    ShortSide,
+    Weights,
+)
 
 EXAMPLE = (
     "Examples: refinebox predict better.safetensors photos/ --output predictions; the first half of many images: "
@@ -24,6 +36,7 @@ def predict(
     inputs: Annotated[list[Path], typer.Argument(help="Images and folders of images.")],
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     results: Results = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", help="Look for images in folders of folders too.", rich_help_panel=DATA)
@@ -80,7 +93,7 @@ def predict(
         share, images = Shard.of(shard), named(inputs, recursive=recursive)
     elif shard != ALL or skip_done or part_size is not None:
         raise ValueError("--shard, --skip-done and --part-size are for Parquet files; pass --format parquet too")
-    detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
+    detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     if kind == "coco":
         found = to_coco(detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive)
         tell(found.skipped, found.without, results)

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from refinebox.commands.options import BatchSize, Categories, Device, LongSide, Model, ShortSide, Weights, Workers
+from refinebox.commands.options import (
+    BatchSize,
+    Boxes,
+    Categories,
+    Device,
+    LongSide,
+    Model,
+    ShortSide,
+    Weights,
+    Workers,
+)
 
 EXAMPLE = (
     "Example: refinebox refine better.safetensors --results detections.json --images photos/ --output refined.json"
@@ -23,6 +33,7 @@ def refine(
         typer.Option(help="COCO annotation file that says which file each image id is, where the ids are no names."),
     ] = None,
     categories: Categories = "check",
+    boxes: Boxes = None,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     batch_size: BatchSize = 1,
@@ -43,10 +54,10 @@ def refine(
     names = {number: detector.category_names.get(number, str(number)) for number in detector.category_ids}
     data = image_data(images, annotations, names)
     tally = Tally()
-    rows = matched(entries, data, str(results), categories, tally)
-    tell_about(results, rows, tally)
+    found = matched(entries, data, str(results), categories, tally, boxes)
+    tell_about(results, found.rows, tally)
     link = Link.between(detector, data, categories)
-    done = refine_results(detector, entries, rows, data, link, batch_size=batch_size, workers=workers)
+    done = refine_results(detector, entries, found, data, link, batch_size=batch_size, workers=workers)
     for reason in done.unreadable:
         typer.echo(f"kept as they are: detections in an image that could not be read: {reason}", err=True)
     checkpoint.write_json(output, done.entries)

@@ -22,6 +22,7 @@ from refinebox.commands.options import (
     Features,
     Images,
     LongSide,
+    Prompt,
     Results,
     ShortSide,
     Weights,
@@ -36,6 +37,7 @@ def train(
     detector: DetectorName = None,
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
     features: Features = None,
     results: Results = None,
     val_results: Annotated[
@@ -200,7 +202,9 @@ def train(
 
     if (results is None and (features or val_results)) or (results and not val_results and not val_fraction):
         raise ValueError("boxes of a file are needed of both splits: pass --results FILE and --val-results FILE")
-    model = load(detector, weights, device, short_side, long_side, ema=ema, results=results, features=features)
+    model = load(
+        detector, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results, features=features
+    )
     chosen = settings.choose(recipe, ctx.params, cached=cache is not None, device=next(model.parameters()).device)
     given = {"train": results, "val": val_results}
     read = partial(read_split, strict=strict, boxes=boxes, given=given)

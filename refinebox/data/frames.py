@@ -36,6 +36,16 @@ def read(boxes: Floats, sizes: Floats, reading: Reading) -> Floats:
     return boxes
 
 
+def written(moves: Floats, sizes: Floats, reading: Reading) -> Floats:
+    """The inverse of :func:`read`: ``[N, 4]`` numbers that mean these boxes, or how far they move, as ``reading``."""
+    first, second = moves[:, :2], moves[:, 2:]
+    if reading.startswith("xyxy"):
+        moves = np.concatenate([first, first + second], axis=1)
+    elif reading.startswith("cxcywh"):
+        moves = np.concatenate([first + second / 2, second], axis=1)
+    return moves / np.tile(sizes, 2) if reading.endswith("n") else moves
+
+
 def upright(boxes: Floats) -> Floats:
     """``[N, 4]`` xywh boxes with sides above 0: those that were drawn from another corner are turned around."""
     low = np.minimum(boxes[:, :2], boxes[:, :2] + boxes[:, 2:])

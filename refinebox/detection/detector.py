@@ -46,11 +46,13 @@ class Detector(nn.Module):
             changes the last bit of what comes out.
         probe_side: side of the black image that strides and channels are measured on, in pixels.
         takes_boxes: whether it takes boxes instead of finding its own.
+        takes_text: whether it is told in words what to look for, so that its categories are whatever is asked for.
     """
 
     memory_format: torch.memory_format = torch.channels_last
     probe_side = 128
     takes_boxes = False
+    takes_text = False
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()
@@ -93,6 +95,14 @@ class Detector(nn.Module):
             ValueError: the detector finds its own.
         """
         raise ValueError(f"{self.profile.name} finds its own boxes; leave out the results file {results}")
+
+    def ask(self, phrases: Sequence[str], ids: Sequence[int] | None = None) -> None:
+        """Has the detector look for ``phrases``, which are its categories then; ``ids`` are theirs.
+
+        Raises:
+            ValueError: it is not told in words what to look for, or cannot read these.
+        """
+        raise ValueError(f"{self.profile.name} knows its categories and takes no prompt; leave it out")
 
     @torch.no_grad()
     def forward(self, images: Tensor, sizes: Tensor, proposals: Proposals | None = None) -> DetectorOutput:

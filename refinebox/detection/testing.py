@@ -156,11 +156,11 @@ def check_padding(detector: Detector, output: DetectorOutput, image: Tensor) -> 
     if not (used.any() and there.any()):
         return  # a detector may find nothing in noise
     boxes, padded = alone.boxes[0][used], output.boxes[1][there]
-    # candidates and queries that are chosen by score may trade places: the nearest box counts, or the nearest scores
-    if detector.profile.final.rule == "suppression":
-        same = torch.cdist(boxes, padded, p=1).argmin(1)
-    else:
-        same = torch.cdist(scores[used], others[there], p=1).argmin(1)
+    # candidates and queries that are chosen by score may trade places: the nearest box counts, or the nearest in all
+    distance = torch.cdist(boxes, padded, p=1)
+    if detector.profile.final.rule != "suppression":
+        distance += torch.cdist(scores[used], others[there], p=1)
+    same = distance.argmin(1)
     difference = (boxes - padded[same]).abs().median().item()
     _expect(
         difference <= TOLERANCE,

@@ -3,7 +3,7 @@
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +18,7 @@ from refinebox.detection.detector import Detector
 from refinebox.detection.entry import cached, input_of
 from refinebox.detection.given import Given
 from refinebox.detection.profile import Profile
+from refinebox.detection.prompt import phrases_in
 from refinebox.detection.published import DETECTORS
 from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
 from refinebox.files import checkpoint, hub
@@ -28,7 +29,12 @@ BARE = "bare_backbone"  # the family of those that find nothing
 
 
 def load_detector(
-    name: str, weights: str | Path | None = None, features: str | None = None, *, ema: bool | None = None
+    name: str,
+    weights: str | Path | None = None,
+    features: str | None = None,
+    *,
+    ema: bool | None = None,
+    prompt: str | Sequence[str] | None = None,
 ) -> Detector:
     """A frozen detector.
 
@@ -43,12 +49,22 @@ def load_detector(
         features: what gives the feature maps for boxes of a file: a detector's name as above, ``torchvision:NAME`` or
             ``timm:NAME`` for a backbone; ``weights`` are then its own.
         ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
+        prompt: what a detector that takes text is to look for: phrases, or one text in which points or commas part
+            them; by default it looks for the categories of the first data set that it is linked with.
 
     Raises:
         ValueError: the name is unknown, or the checkpoint is damaged, unsafe, incomplete or of another family.
         FileNotFoundError: there is no file at the path, or the weights must be fetched by hand.
         ConnectionError: the weights could not be downloaded.
     """
+    detector = _opened(name, weights, features, ema)
+    if prompt is not None:
+        detector.ask(phrases_in(prompt))
+    return detector
+
+
+def _opened(name: str, weights: str | Path | None, features: str | None, ema: bool | None) -> Detector:
+    """:func:`load_detector` before it is told what to look for."""
     if name.startswith(RESULTS):
         return load_given(features, weights, Path(name.removeprefix(RESULTS)), ema=ema)
     if features is not None:

@@ -1,6 +1,7 @@
 """A detector over a data set: result rows and AP, before and after refinement, from one forward pass."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,9 @@ def detect(
 ) -> dict[str, Rows]:
     """COCO result rows of every image by the names of :func:`stages`.
 
+    Where suppressed candidates vote, ``before`` is the detector without that; with it, it is ``after``, or ``voted``
+    where a refiner moves the boxes first.
+
     Args:
         detector, data, link: what is detected where.
         batch_size: images in a batch.
@@ -85,8 +89,8 @@ def detect(
         missed += batch.unreadable
         if not batch.image_ids:
             continue
-        for name, output in stages(detector, batch, others).items():
-            detections = detector.postprocess(detector.scores_of(output), output.boxes, batch.original_sizes)
+        for name, (chooser, output) in choosers(detector, stages(detector, batch, others)).items():
+            detections = chooser.postprocess(chooser.scores_of(output), output.boxes, batch.original_sizes)
             found[-1][name] = to_rows(detections, batch.image_ids, link)
     missed = distributed.gathered(missed)
     if len(missed) == len(data.images):
@@ -94,6 +98,28 @@ def detect(
     if unreadable is not None:
         unreadable += missed
     return combined(found)
+
+
+def choosers(detector: Detector, outputs: Mapping[str, DetectorOutput]) -> dict[str, tuple[Detector, DetectorOutput]]:
+    """By the name of each row of an evaluation, who chooses detections from which output; see :func:`detect`."""
+    plain = unvoted(detector)
+    named = {name: (detector, output) for name, output in outputs.items()}
+    if plain is None:
+        return named
+    voted = "voted" if "after" in outputs else "after"
+    others = {name: each for name, each in named.items() if name != "before"}
+    return {"before": (plain, outputs["before"]), voted: named["before"], **others}
+
+
+def unvoted(detector: Detector) -> Detector | None:
+    """The detector without its refiner and without the voting of suppressed candidates; None where none vote."""
+    base = detector.detector if isinstance(detector, RefinedDetector) else detector
+    final = base.profile.final
+    if not final.voting:
+        return None
+    plain = copy(base)  # which shares its tensors
+    plain.profile = replace(base.profile, choice=replace(final, voting=0.0))
+    return plain
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from typing import Any
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching, match_categories
 from refinebox.detection.detector import Detector
+from refinebox.progress import tell
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,15 @@ class Link:
     def between(cls, detector: Detector, data: CocoData, by: Matching = "check") -> "Link":
         """Raises ValueError where the categories differ; see :func:`refinebox.data.categories.match_categories`.
 
-        A detector that has no categories of its own takes the data's.
+        A detector that has no categories of its own takes the data's; one that is told in words what to look for is
+        told their names, unless it was told something else, and then its phrases are matched by name.
         """
         if not detector.category_ids:
             detector.name_categories([{"id": number, "name": name} for number, name in data.categories.items()])
+            if detector.takes_text:
+                tell(f"{detector.profile.name} looks for the data's categories: {'. '.join(data.categories.values())}.")
+        elif detector.takes_text and by == "check":
+            by = "name"
         matched = match_categories(data.categories, detector.category_ids, detector.category_names, by, data.used)
         column_of = {category_id: column for column, category_id in enumerate(detector.category_ids)}
         return cls(

@@ -12,6 +12,7 @@ from refinebox import distributed
 from refinebox.boxes import to_pixels
 from refinebox.data import frames, results_file
 from refinebox.data.annotations import CocoData, labelled_size
+from refinebox.data.frames import Reading
 from refinebox.data.images import read_header
 from refinebox.data.proposals import RowsByImage
 from refinebox.data.references import Counting, reference, told
@@ -23,6 +24,7 @@ from refinebox.evaluation.link import Link
 from refinebox.refinement.refined_detector import RefinedDetector
 
 DECIMALS = 3  # of a pixel
+FRACTION_DECIMALS = 7  # of an image's side, where boxes are fractions
 SCORE_DECIMALS = 6
 LOOKED_AT = 300  # images, to tell what boxes are
 
@@ -36,12 +38,40 @@ class Refined:
     unreadable: list[str]
 
 
-def matched(entries: list[Any], data: CocoData, where: str, categories: Counting, tally: Tally) -> Rows:
-    """``[N, 7]`` the rows of a whole results file, each in an image of ``data``.
+@dataclass(frozen=True)
+class Matched:
+    """A results file whose detections have been found in images.
+
+    Attributes:
+        rows: ``[N, 7]`` with boxes as x, y, width and height in pixels.
+        reading: what the boxes are in the file.
+        sizes: ``[N, 2]`` (width, height) in pixels of their images, needed where boxes are fractions; 1 elsewhere.
+    """
+
+    rows: Rows
+    reading: Reading
+    sizes: NDArray[np.float64]
+
+    def moved(self, place: int, box: Sequence[Any], move: Sequence[float]) -> list[float]:
+        """The box of a detection as it stands in the file, moved by x, y, width and height in pixels, and rounded."""
+        change = frames.written(np.array([move]), self.sizes[[place]], self.reading)[0]
+        decimals = FRACTION_DECIMALS if self.reading.endswith("n") else DECIMALS
+        return [round(float(value) + by, decimals) for value, by in zip(box, change.tolist(), strict=True)]
+
+
+def matched(
+    entries: list[Any],
+    data: CocoData,
+    where: str,
+    categories: Counting,
+    tally: Tally,
+    boxes: Reading | None = None,
+) -> Matched:
+    """The detections of a whole results file, each in an image of ``data``.
 
     Raises:
-        ValueError: some are in others or of another category, or their boxes look like something else than x, y, width
-            and height in pixels.
+        ValueError: some are in others or of another category, or their boxes look like something else than ``boxes``
+            says, by default x, y, width and height in pixels.
     """
     known = set(map(id, results_file.within(entries, data)))
     lost = [told(reference(entry)) for entry in entries if id(entry) not in known]
@@ -53,23 +83,26 @@ def matched(entries: list[Any], data: CocoData, where: str, categories: Counting
         )
     try:
         rows = results_file.rows(entries, data, categories, tally)
-        _check_boxes(rows, data)
+        some = np.isin(rows[:, 0], np.unique(rows[:, 0])[:LOOKED_AT])
+        sizes = _sizes(rows[some], data)
+        known = (sizes > 0).all(1)
+        reading = frames.chosen(rows[some][known, 1:5], sizes[known], boxes)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    return rows
+    if reading == "xywh":
+        return Matched(rows, reading, np.ones((len(rows), 2)))
+    tally.add(f"boxes of detections read as {frames.MEANINGS[reading]}", "", len(rows))
+    sizes = _sizes(rows, data)
+    rows[:, 1:5] = frames.read(rows[:, 1:5], sizes, reading)
+    return Matched(rows, reading, sizes)
 
 
-def _check_boxes(rows: Rows, data: CocoData) -> None:
-    """Raises ValueError where boxes fit their images better as something else than x, y, width and height in pixels."""
-    some = set(np.unique(rows[:, 0]).astype(np.int64)[:LOOKED_AT].tolist())
-    sizes = {entry["id"]: _size(entry, data.folder) for entry in data.images if entry["id"] in some}
-    seen = rows[[sizes.get(image) is not None for image in rows[:, 0].astype(np.int64).tolist()]]
-    of_rows = [sizes[image] for image in seen[:, 0].astype(np.int64).tolist()]
-    try:
-        frames.chosen(seen[:, 1:5], np.array(of_rows, dtype=np.float64).reshape(-1, 2), None)
-    except ValueError as error:
-        sentence = str(error).partition("; pass --boxes")[0]
-        raise ValueError(f"{sentence}; write x, y, width and height in pixels of the image files") from error
+def _sizes(rows: Rows, data: CocoData) -> NDArray[np.float64]:
+    """``[N, 2]`` (width, height) in pixels of the image of each row; 0 where the image cannot be read."""
+    wanted = rows[:, 0].astype(np.int64).tolist()
+    some = set(wanted)
+    sizes = {entry["id"]: _size(entry, data.folder) or (0, 0) for entry in data.images if entry["id"] in some}
+    return np.array([sizes[image] for image in wanted], dtype=np.float64).reshape(-1, 2)
 
 
 def _size(entry: dict[str, Any], folder: Path) -> tuple[int, int] | None:
@@ -82,7 +115,7 @@ def _size(entry: dict[str, Any], folder: Path) -> tuple[int, int] | None:
 def refine_results(
     model: Detector,
     entries: Sequence[Mapping[str, Any]],
-    rows: Rows,
+    found: Matched,
     data: CocoData,
     link: Link,
     *,
@@ -96,7 +129,7 @@ def refine_results(
 
     Args:
         model: an upgraded detector that takes boxes.
-        entries, rows: the detections as they stand in the file, and as :func:`matched` gives them.
+        entries, found: the detections as they stand in the file, and as :func:`matched` gives them.
         data: their images.
         link: the model's categories beside the data's.
         batch_size, workers: images in a batch, processes that read them.
@@ -105,11 +138,11 @@ def refine_results(
         ValueError: the model has no refiner or finds its own boxes, a label or score cannot be, or no image can be
             read.
     """
-    seen = set(rows[:, 0].astype(np.int64).tolist())
+    seen = set(found.rows[:, 0].astype(np.int64).tolist())
     images = [entry for entry in data.images if entry["id"] in seen]
     if not images:
         return Refined([dict(entry) for entry in entries], 0, [])
-    data = replace(data, images=images, annotations=[], given=rows)
+    data = replace(data, images=images, annotations=[], given=found.rows)
     proposals = model.proposals(data, link.columns)
     if not isinstance(model, RefinedDetector) or not isinstance(proposals, RowsByImage):
         raise ValueError(
@@ -135,8 +168,7 @@ def refine_results(
             entry = refined[place]
             move = x, y, width, height
             if max(map(abs, move)) >= 0.5 * 10**-DECIMALS:
-                old = map(float, entry["bbox"])
-                entry["bbox"] = [round(value + change, DECIMALS) for value, change in zip(old, move, strict=True)]
+                entry["bbox"] = found.moved(place, entry["bbox"], move)
                 moved += 1
             if abs(score) >= 0.5 * 10**-SCORE_DECIMALS:
                 entry["score"] = round(float(entry["score"]) + score, SCORE_DECIMALS)

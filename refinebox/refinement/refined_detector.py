@@ -38,7 +38,7 @@ class RefinedDetector(Detector):
         self.detector, self.refiner, self.top = detector, refiner, top
         self.strides, self.channels, self.candidates = detector.strides, detector.channels, detector.candidates
         self.category_ids, self.category_names = detector.category_ids, detector.category_names
-        self.takes_boxes = detector.takes_boxes
+        self.takes_boxes, self.takes_text = detector.takes_boxes, detector.takes_text
         self.train(False)
 
     @property
@@ -61,8 +61,14 @@ class RefinedDetector(Detector):
     def take(self, results: Path) -> None:
         self.detector.take(results)
 
+    def ask(self, phrases: Sequence[str], ids: Sequence[int] | None = None) -> None:
+        self.detector.ask(phrases, ids)
+        self.profile = self.detector.profile
+        self.category_ids, self.category_names = self.detector.category_ids, self.detector.category_names
+
     def name_categories(self, categories: Sequence[Mapping[str, Any]]) -> None:
         self.detector.name_categories(categories)
+        self.profile = self.detector.profile
         self.category_ids, self.category_names = self.detector.category_ids, self.detector.category_names
 
     def scores(self, logits: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def apply(
         check_history(history, detector, refiner_file)
     if not detector.profile.input.fixed:  # the input size that the refiner learned at
         detector.resize(history.get("short_side"), history.get("long_side"))
-    detector.name_categories(history.get("categories") or [])
+    detector.name_categories(history.get("asked") or history.get("categories") or [])
     metadata = {
         "kind": KIND,
         "detector": describe(detector),

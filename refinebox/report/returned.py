@@ -54,7 +54,7 @@ def detect_image(detector: Detector, image: Image.Image, given: Found | None = N
     found = stages(detector, batch)
     last = found.get("after", found["before"])
     [chosen] = detector.select(detector.scores_of(last), last.boxes, batch.original_sizes)
-    if "after" not in found:
+    if "after" not in found and not detector.profile.final.voting:
         return {"before": chosen}
     unmoved = to_pixels(found["before"].boxes, batch.original_sizes)[0, chosen.queries]
     return {"before": replace(chosen, boxes=unmoved), "after": chosen}

@@ -11,6 +11,7 @@ from typing import Any
 from refinebox import distributed
 from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
+from refinebox.detection.description import describe
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
@@ -199,6 +200,7 @@ def configuration(detector: Detector, training: CocoData, settings: Mapping[str,
         **described_input(detector.profile.input),
         "training_images": len(training.images),
         "training_boxes": len(training.annotations),
+        **({"prompt": list(detector.category_names.values())} if detector.takes_text else {}),
         **({} if training.given is None else {"given_sha256": sha256(training.given.tobytes()).hexdigest()}),
         **settings,
     }
@@ -282,6 +284,7 @@ def write_refiner(
         "detector": detector.profile.name,
         "detector_sha256": detector.weights_sha256(),
         **described_input(detector.profile.input),
+        **({"asked": describe(detector)["categories"]} if detector.takes_text else {}),
         "settings": dict(settings),
         **best,
     }

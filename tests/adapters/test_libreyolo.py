@@ -20,7 +20,9 @@ pytest.importorskip("libreyolo", reason="an extra: pip install 'refinebox[librey
 from refinebox.adapters import libreyolo as adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what the library imports
-STRIDES = dict.fromkeys(("yolox-n", "yolo9-t", "picodet-s", "dfine-n"), (4, 8, 16, 32))
+STRIDES = dict.fromkeys(
+    ("yolox-n", "yolo9-t", "picodet-s", "dfine-n", "rtmdet-t", "ppyoloe-s", "yolo2-t"), (4, 8, 16, 32)
+)
 NOISE = 0.05
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8))
 
@@ -97,6 +99,18 @@ def test_a_trained_detector_finds_what_the_library_finds(trained: Detector, shar
         torch.testing.assert_close(found.scores[kept], wanted.boxes.conf.cpu(), atol=1e-3, rtol=0)
         # the library divides by its scale, ours by the sides of the picture that it was rounded to: a pixel at most
         torch.testing.assert_close(found.boxes[kept], wanted.boxes.xyxy.cpu(), atol=2.0, rtol=0)
+
+
+def test_predictions_are_no_features(detector: Detector) -> None:
+    predictions = 5 * (4 + 1 + 5)  # anchors, each with a box, an object and categories, as the networks of Darknet say
+    assert min(detector.channels) > 5
+    assert predictions not in detector.channels
+
+
+@pytest.mark.parametrize("name", ["ssd-300", "fcos-r50", "faster_rcnn-n"])
+def test_what_torchvision_has_is_named_as_there(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"is torchvision's, .* name {name} as torchvision does"):
+        load_detector(f"libreyolo:{name}")
 
 
 def test_an_unknown_name_lists_the_families() -> None:

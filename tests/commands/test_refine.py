@@ -6,12 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from invocation import Words, done, run
+from invocation import Words, done, run, the_line
 from results_files import detections, write
 
 import refinebox
+from refinebox.data import frames
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import describe, load_given
@@ -110,6 +112,36 @@ def test_all_but_boxes_stays_as_it_is(upgraded: Path, validation: CocoData) -> N
     for old, new in zip(entries, refined, strict=True):
         assert {**old, "bbox": None} == {**new, "bbox": None}
         assert old["bbox"] != new["bbox"]
+
+
+@pytest.mark.parametrize(
+    ("reading", "pixels"), [("xyxy", 0.002), ("cxcywh", 0.002), ("xyxyn", 0.002), ("cxcywhn", 0.002)]
+)
+def test_boxes_of_other_forms_are_named_and_come_back_as_they_came(
+    reading: frames.Reading, pixels: float, upgraded: Path, validation: CocoData
+) -> None:
+    entries = [{**entry, "image_id": f"{entry['image_id'] - 1:06d}"} for entry in detections(validation)]
+    plain = np.array([entry["bbox"] for entry in entries], dtype=np.float64)
+    names = {Path(image["file_name"]).stem: image for image in validation.images}
+    sides = [names[entry["image_id"]] for entry in entries]
+    sizes = np.array([(side["width"], side["height"]) for side in sides], dtype=np.float64)
+    others = frames.written(plain, sizes, reading)
+    assert np.allclose(frames.read(others, sizes, reading), plain)
+    rows = [{**entry, "bbox": box} for entry, box in zip(entries, others.tolist(), strict=True)]
+    write(Path("plain.json"), entries)
+    write(Path("other.json"), rows)
+    words: Words = ["refine", upgraded, "--images", validation.folder]
+    done(*words, "--results", "plain.json", "--output", "refined.json")
+    line = the_line(run(*words, "--results", "other.json", "--output", "out.json"))
+    assert f"pass --boxes {reading} to read them so, or --boxes xywh to take them as they are" in line
+    shown = done(*words, "--results", "other.json", "--output", "out.json", "--boxes", reading)
+    assert f"boxes of detections read as {frames.MEANINGS[reading]}" in shown
+    wanted, found = (
+        np.array([entry["bbox"] for entry in json.loads(Path(name).read_text())])
+        for name in ("refined.json", "out.json")
+    )
+    assert np.abs(wanted - plain).max() > 1
+    assert np.abs(frames.read(found, sizes, reading) - wanted).max() < pixels
 
 
 def test_a_refiner_that_moves_nothing_gives_the_same_file(
@@ -213,7 +245,7 @@ BAD = {
     "other images": (REFINE + "{other}", "1 of 1 detections are in images that .*val does not have, such as 77;"),
     "other images, predict": ("predict {upgraded} {images} --results {other}", "has no detection in any of these 4 im"),
     "unknown label": (REFINE + "{label}", "detections name category ids that the data does not have: 9"),
-    "fractions": (REFINE + "{fractions}", "boxes look like fractions of the image .*; write x, y, width and height in"),
+    "fractions": (REFINE + "{fractions}", "boxes look like fractions of the image .*; pass --boxes xywhn to read them"),
     "percentages": (REFINE + "{percent}", r"the score of a detection is 90; expected scores between 0 and 1 \(1 are"),
     "no refiner to speak of": (
         "refine {features} --images {images} --output out.json --results {val}",

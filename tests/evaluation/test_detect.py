@@ -10,6 +10,7 @@ import torch
 
 from refinebox.data import annotations, layout, shapes
 from refinebox.data.annotations import CocoData
+from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.evaluation import detect
 from refinebox.evaluation.evaluator import coco_ap
@@ -32,6 +33,28 @@ def test_before_refinement_is_what_the_plain_detector_finds(detector: Detector, 
     np.testing.assert_array_equal(both["before"], plain["before"])
     assert (both["after"][:, 1:5] != both["before"][:, 1:5]).any(1).all()
     np.testing.assert_array_equal(both["after"][:, [0, 5, 6]], both["before"][:, [0, 5, 6]])
+
+
+def test_before_voting_is_the_detector_that_does_not_vote(detector: Detector, validation: CocoData) -> None:
+    link = Link.between(detector, validation)
+    choice = Choice("suppression", iou=0.3, above=0.0)
+    detector.profile = replace(detector.profile, choice=choice)
+    plain = detect.detect(detector, validation, link)["before"]
+    moved = detect.detect(refined(detector), validation, link)["after"]
+    detector.profile = replace(detector.profile, choice=replace(choice, voting=0.5))
+    voting, both = detect.detect(detector, validation, link), detect.detect(refined(detector), validation, link)
+    assert list(voting) == ["before", "after"]
+    assert list(both) == ["before", "voted", "after"]
+    for rows in (voting["before"], both["before"]):
+        np.testing.assert_array_equal(rows, plain)
+    np.testing.assert_array_equal(voting["after"], both["voted"])
+    np.testing.assert_array_equal(voting["after"][:, [0, 5, 6]], plain[:, [0, 5, 6]])
+    assert (voting["after"][:, 1:5] != plain[:, 1:5]).any()
+    np.testing.assert_array_equal(both["after"][:, [0, 5, 6]], moved[:, [0, 5, 6]])
+    assert (both["after"][:, 1:5] != moved[:, 1:5]).any()
+    [found] = detector.predict([validation.folder / validation.images[0]["file_name"]])
+    first = voting["after"][voting["after"][:, 0] == validation.images[0]["id"]]
+    np.testing.assert_array_equal(first[:, 1:3], found.boxes[:, :2].double())
 
 
 def test_the_batch_size_does_not_change_which_images_are_evaluated(detector: Detector, validation: CocoData) -> None:
