@@ -27,6 +27,14 @@ def predict(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Lowest score that is drawn.", rich_help_panel=OUTPUT)
     ] = 0.3,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Put close-ups of the boxes that moved most beside each picture.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     device: Device = "auto",
@@ -36,7 +44,7 @@ def predict(
     from refinebox.report.predictions import predict as run
 
     detector = load(model, weights, device, short_side, long_side, ema=ema, results=results)
-    predicted = run(detector, inputs, output, threshold=threshold, recursive=recursive)
+    predicted = run(detector, inputs, output, threshold=threshold, recursive=recursive, compare=compare)
     if predicted.without:
         typer.echo(f"{predicted.without} images have no boxes in {results}", err=True)
     for reason in predicted.skipped[:MOST]:

@@ -21,6 +21,8 @@ from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
+REFINED = RefinedDetector | ExportedUpgraded  # what says where boxes were before they moved
+
 
 def evaluation_batches(
     detector: Detector,
@@ -117,7 +119,7 @@ def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | Non
     Where the refiner's boxes are cut at the borders of the image, the detector's own are so under ``clipped``: what
     that alone is worth is no gain of the refiner's.
     """
-    if isinstance(detector, RefinedDetector | ExportedUpgraded):
+    if isinstance(detector, REFINED):
         before, after = detector.before_and_after(batch.images, batch.sizes, batch.proposals)
         more = {}
         if isinstance(detector, RefinedDetector):

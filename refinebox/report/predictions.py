@@ -1,7 +1,7 @@
 """Image files through a detector: COCO results, and a picture of each."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -21,10 +21,13 @@ from refinebox.data.images import read_image
 from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.evaluation.detect import stages
+from refinebox.evaluation.detect import REFINED, stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
-from refinebox.report.pictures import detection_layers, montage, picture
+from refinebox.report.close_ups import Moved, most_moved, sheet
+from refinebox.report.pictures import detection_layers, named, picture
+
+QUALITY = 88  # of a JPEG; a PNG has none
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,33 @@ class Predicted:
 
 
 def predict(
-    detector: Detector, inputs: Sequence[Path], output: Path, *, threshold: float = 0.3, recursive: bool = False
+    detector: Detector,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    threshold: float = 0.3,
+    recursive: bool = False,
+    compare: bool = False,
 ) -> Predicted:
     """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
 
     Results are in COCO's format, with the image's place in the list as its id and its path beside it. Pictures show
     detections with a score of at least ``threshold``: dashed as the detector placed them, solid as refined. Images are
-    turned as EXIF says. With ``recursive``, folders in folders count too.
+    turned as EXIF says. With ``recursive``, folders in folders count too; with ``compare``, close-ups of the boxes that
+    moved most stand beside each image.
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no images.
-        ValueError: no images are named, or none of them can be read.
+        ValueError: no images are named, or none of them can be read; or there is nothing to ``compare``.
         NotADirectoryError: ``output`` is a file.
     """
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the results")
+    if compare and not isinstance(detector, REFINED):
+        raise ValueError(
+            f"{detector.profile.name} is not refined, so there is nothing to compare; name a file that refinebox apply "
+            "wrote, or leave out --compare"
+        )
     paths = find_images(inputs, recursive=recursive)
     names: list[Path] = []
     for path in paths:
@@ -71,7 +86,7 @@ def predict(
     items = items[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
-            predict_image(detector, image_id, path, name, threshold, boxes)
+            predict_image(detector, image_id, path, name, threshold, boxes, compare=compare)
             for image_id, (path, name, boxes) in track(items, "predict", len(items))
         ]
     )
@@ -94,7 +109,14 @@ class PredictedImage:
 
 
 def predict_image(
-    detector: Detector, image_id: int, path: Path, picture_file: Path, threshold: float, given: Found | None = None
+    detector: Detector,
+    image_id: int,
+    path: Path,
+    picture_file: Path,
+    threshold: float,
+    given: Found | None = None,
+    *,
+    compare: bool = False,
 ) -> PredictedImage:
     """Detects in one image, or takes the boxes that are ``given``, and writes its picture."""
     try:
@@ -102,9 +124,12 @@ def predict_image(
     except ValueError as error:
         return PredictedImage([], picture_file, str(error))
     found = detect_image(detector, image, given)
-    after = found.get("after", found["before"])
-    layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
-    save_picture(picture(image, layers), picture_file)
+    after, names = found.get("after", found["before"]), detector.category_names
+    if compare:
+        save_picture(sheet([moved(image, found, names, threshold)]), picture_file)
+    else:
+        layers = detection_layers(found["before"] if "after" in found else None, after, names, threshold)
+        save_picture(picture(image, layers), picture_file)
     rows = result_rows(detector.finish(after, (image.height, image.width)))
     return PredictedImage([{"image_id": image_id, "file_name": str(path), **row} for row in rows], picture_file)
 
@@ -197,17 +222,23 @@ def free_name(path: Path, taken: Sequence[Path]) -> Path:
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Writes a PNG, or a JPEG where the name ends so, whole or not at all."""
     with BytesIO() as buffer:
-        image.save(buffer, "PNG")
+        image.save(buffer, "JPEG" if path.suffix == ".jpg" else "PNG", quality=QUALITY)
         checkpoint.write_bytes(path, buffer.getvalue())
 
 
-def before_and_after(model: Detector, paths: Sequence[Path], columns: int = 4) -> Image.Image:
-    """The images whose boxes moved, side by side: dashed as detected, solid as refined."""
-    pictures = []
-    for path, given in zip(paths, model.proposals_in(paths), strict=True):
-        image = read_image(path)
-        found = detect_image(model, image, given)
-        pictures.append(picture(image, detection_layers(found["before"], found["after"], model.category_names, 0.4)))
-    return montage(pictures, columns)
+def moved(image: Image.Image, found: Mapping[str, Detections], names: Mapping[int, str], threshold: float) -> Moved:
+    """What :func:`detect_image` found with a score of at least ``threshold``, before and after, to be compared."""
+    before, after = found["before"], found["after"]
+    kept = after.scores >= threshold
+    return Moved(image, before.boxes[kept], after.boxes[kept], named(after, names, threshold))
+
+
+def before_and_after(model: Detector, paths: Sequence[Path], threshold: float = 0.4, count: int = 2) -> Image.Image:
+    """The ``count`` images whose boxes moved most, with close-ups: dashed as detected, solid as refined."""
+    given = model.proposals_in(paths)
+    images = [read_image(path) for path in paths]
+    found = [detect_image(model, image, boxes) for image, boxes in zip(images, given, strict=True)]
+    pairs = [moved(*both, model.category_names, threshold) for both in zip(images, found, strict=True)]
+    return sheet(most_moved(pairs, count))

@@ -299,6 +299,20 @@ def test_images_are_predicted(upgraded: Path, validation: CocoData, tmp_path: Pa
     assert len(json.loads((output / "results.json").read_text())) == 4 * 12 * 6
 
 
+def test_close_ups_stand_beside_the_pictures(
+    upgraded: Path, detector_file: Path, validation: CocoData, tmp_path: Path
+) -> None:
+    done("predict", upgraded, validation.folder, "--output", tmp_path / "out", "--threshold", "0", "--compare")
+    with Image.open(next((tmp_path / "out" / "pictures").iterdir())) as picture:
+        assert picture.width > picture.height > 640
+    line = the_line(run("predict", detector_file, validation.folder, "--output", tmp_path / "none", "--compare"))
+    assert line == (
+        "refinebox: tiny is not refined, so there is nothing to compare; name a file that refinebox apply wrote, or "
+        "leave out --compare"
+    )
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_broken_image_is_skipped(detector_file: Path, validation: CocoData, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no image")
     result = run("predict", detector_file, tmp_path / "broken.png", validation.folder, "--output", tmp_path / "out")
