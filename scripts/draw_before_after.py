@@ -6,13 +6,12 @@ photographs where they moved most: that they fit better now, or not, does not de
     python scripts/draw_before_after.py --model better.safetensors --data bccd --output docs/before_after.jpg
 """
 
-import argparse
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 from torchvision.ops import box_convert, box_iou
 
@@ -26,26 +25,24 @@ from refinebox.report.predictions import detect_image, moved, save_picture
 NEAR, TIGHT = 0.5, 0.75  # IoU with its object, between which a box is loose
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="what refinebox apply wrote")
-    parser.add_argument("--data", type=Path, required=True, help="folder in COCO's layout; its validation images")
-    parser.add_argument("--output", type=Path, default=Path("docs/before_after.jpg"))
-    parser.add_argument("--threshold", type=float, default=0.5, help="lowest score of a box")
-    parser.add_argument("--smallest", type=float, default=40, help="shorter side of a box in pixels")
-    parser.add_argument("--count", type=int, default=2, help="photographs")
-    options = parser.parse_args(words)
-
-    model = load(options.model)
-    data = annotations.read(*layout.find(options.data, "val"))
-    pairs = [compared(model, data, entry, options.threshold) for entry in data.images]
-    images = [enlargeable(found, before, after, options.smallest) for found, before, after in pairs]
-    picture = sheet(most_moved(images, options.count))
-    save_picture(picture, options.output)
+def main(
+    model: Annotated[Path, typer.Option(help="What refinebox apply wrote.")],
+    data: Annotated[Path, typer.Option(help="Folder in COCO's layout; its validation images are drawn.")],
+    output: Path = Path("docs/before_after.jpg"),
+    threshold: Annotated[float, typer.Option(help="Lowest score of a box.")] = 0.5,
+    smallest: Annotated[float, typer.Option(help="Shorter side in pixels of a box that is enlarged.")] = 40,
+    count: Annotated[int, typer.Option(help="Photographs.")] = 2,
+) -> None:
+    """Draws photographs with their boxes before and after, from an upgraded checkpoint and its data."""
+    detector, validation = load(model), annotations.read(*layout.find(data, "val"))
+    pairs = [compared(detector, validation, entry, threshold) for entry in validation.images]
+    images = [enlargeable(found, before, after, smallest) for found, before, after in pairs]
+    picture = sheet(most_moved(images, count))
+    save_picture(picture, output)
     before, after = (torch.cat([pair[place] for pair in pairs]) for place in (1, 2))
     near = before >= NEAR
     print(
-        f"wrote {options.output}, {picture.width} x {picture.height} pixels. Of {int(near.sum())} boxes near their "
+        f"wrote {output}, {picture.width} x {picture.height} pixels. Of {int(near.sum())} boxes near their "
         f"object in {len(pairs)} images {(after > before)[near].float().mean():.0%} are nearer now, and of the "
         f"{int(loose(before).sum())} loose ones (IoU of {NEAR} to {TIGHT}) "
         f"{(after > before)[loose(before)].float().mean():.0%}"
@@ -92,4 +89,4 @@ def loose(overlap: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

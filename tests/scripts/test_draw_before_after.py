@@ -39,7 +39,7 @@ def test_a_picture_is_written_and_said_what_it_shows(
     monkeypatch.setattr(script, "load", lambda _: detector)
     monkeypatch.setattr(script, "detect_image", Off(validation))
     folder, output = validation.folder.parent, tmp_path / "new" / "picture.jpg"
-    script.main(["--model", "x", "--data", str(folder), "--output", str(output), "--smallest", "4"])
+    script.main(Path("better.safetensors"), folder, output, smallest=4)
     with Image.open(output) as picture:
         assert picture.format == "JPEG"
         assert picture.height > 2 * 640
