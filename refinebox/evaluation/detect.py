@@ -21,8 +21,6 @@ from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
-REFINED = RefinedDetector | ExportedUpgraded  # what says where boxes were before they moved
-
 
 def evaluation_batches(
     detector: Detector,
@@ -119,7 +117,7 @@ def stages(detector: Detector, batch: Batch, others: Mapping[str, Refiner] | Non
     Where the refiner's boxes are cut at the borders of the image, the detector's own are so under ``clipped``: what
     that alone is worth is no gain of the refiner's.
     """
-    if isinstance(detector, REFINED):
+    if isinstance(detector, RefinedDetector | ExportedUpgraded):
         before, after = detector.before_and_after(batch.images, batch.sizes, batch.proposals)
         more = {}
         if isinstance(detector, RefinedDetector):

@@ -6,7 +6,7 @@ from math import ceil
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.ops import box_convert
+from torchvision.ops import box_convert, box_iou
 
 from refinebox.boxes import paired_iou
 from refinebox.report.pictures import AFTER, BEFORE, BLACK, WHITE, Layer, drawn
@@ -15,6 +15,7 @@ HEIGHT, GAP = 640, 8  # pixels of a photograph, and between it and its close-ups
 WIDEST = 1.5  # times its height that the photograph may be wide
 AROUND = 1.4  # times the longer side of a box and its old place that a close-up shows
 STILL = 0.02  # 1 - IoU, below which nobody sees that a box has moved
+SAME = 0.5  # IoU, from which on two boxes would give the same close-up
 PAPER, INK = WHITE, BLACK
 Window = tuple[int, int, int]  # left, top, side, in pixels of the image
 
@@ -50,7 +51,7 @@ class Moved:
         for index in distances.argsort(descending=True, stable=True).tolist():
             if len(chosen) == count or distances[index] < STILL:
                 break
-            if all(apart(self.window(index), self.window(other)) for other in chosen):
+            if not chosen or box_iou(self.after[index, None], self.after[chosen]).max() < SAME:
                 chosen.append(index)
         return chosen
 
@@ -59,21 +60,16 @@ class Moved:
         return float(self.distances()[self.farthest(count)].sum())
 
     def window(self, index: int) -> Window:
-        """A square around a box and its old place; inside the image if it can be."""
+        """A square around a box and its old place; inside the image if both are and it has room."""
         low = self.before[index].minimum(self.after[index])[:2]
         high = self.before[index].maximum(self.after[index])[2:]
-        side = max(16, ceil(AROUND * float((high - low).max())))
+        extent = float((high - low).max())
+        side = max(16, ceil(extent), min(ceil(AROUND * extent), *self.image.size))
         x, y = (
             min(max(round((start + end - side) / 2), 0), max(0, length - side))
             for start, end, length in zip(low.tolist(), high.tolist(), self.image.size, strict=True)
         )
         return x, y, side
-
-
-def apart(one: Window, other: Window) -> bool:
-    """Whether neither square's centre lies in the other."""
-    reach = max(one[2], other[2]) / 2
-    return any(abs(one[axis] + one[2] / 2 - other[axis] - other[2] / 2) > reach for axis in (0, 1))
 
 
 def most_moved(images: Sequence[Moved], count: int) -> list[Moved]:

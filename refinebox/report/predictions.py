@@ -21,7 +21,7 @@ from refinebox.data.images import read_image
 from refinebox.data.proposals import Found
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.evaluation.detect import REFINED, stages
+from refinebox.evaluation.detect import stages
 from refinebox.files import checkpoint
 from refinebox.progress import track
 from refinebox.report.close_ups import Moved, most_moved, sheet
@@ -72,11 +72,6 @@ def predict(
     """
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the results")
-    if compare and not isinstance(detector, REFINED):
-        raise ValueError(
-            f"{detector.profile.name} is not refined, so there is nothing to compare; name a file that refinebox apply "
-            "wrote, or leave out --compare"
-        )
     paths = find_images(inputs, recursive=recursive)
     names: list[Path] = []
     for path in paths:
@@ -125,6 +120,11 @@ def predict_image(
         return PredictedImage([], picture_file, str(error))
     found = detect_image(detector, image, given)
     after, names = found.get("after", found["before"]), detector.category_names
+    if compare and "after" not in found:
+        raise ValueError(
+            f"{detector.profile.name} is not refined, so there is nothing to compare; name a file that refinebox apply "
+            "wrote, or leave out --compare"
+        )
     if compare:
         save_picture(sheet([moved(image, found, names, threshold)]), picture_file)
     else:
