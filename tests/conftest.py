@@ -31,6 +31,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as long as they are, whatever the terminal of whoever runs the tests says of itself."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _own_cache_and_no_network(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what a user has downloaded, and none downloads from anywhere but this machine."""
     urlopen = urllib.request.urlopen

@@ -1,38 +1,177 @@
-"""What the documents show is what runs."""
+"""What the documents show is what runs: every command is parsed by the command line, every Python block runs."""
 
 import importlib
 import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from documents import BLOCKS, DOCUMENTS, ROOT, Block, as_refinebox, commands, inline
+from typer.main import get_command
 
-from refinebox.detection.testing import check_detector
+import refinebox
+from refinebox.commands.app import app
+from refinebox.data.annotations import CocoData
+from refinebox.data.images import read_image
+from refinebox.detection.detector import Detector
+from refinebox.detection.zoo import describe
+from refinebox.files import checkpoint
+from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.upgraded import apply
+from refinebox.training.run import write_refiner
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+LANGUAGES = {"sh", "python", "text"}
+OTHERS = {"python3", "source", "pip", "pytest", "yolo", "pre-commit", "mkdocs", "jupyter", "git"}
+SCRIPTS = {path.name: path.read_text() for path in (ROOT / "scripts").glob("*.py")}
+# of other programs, which documents name within their text
+FOREIGN = {"--nproc-per-node", "--inplace"}
+# blocks that a test below runs; every other one is refused
+RUN = {"README.md", "docs/adapters.md", "docs/export.md"}
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """The code blocks of a document, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / document).read_text(), flags=re.DOTALL)
+def python_blocks(document: str) -> list[str]:
+    return [block.code for block in BLOCKS if block.language == "python" and block.place.startswith(f"{document} ")]
+
+
+def options_of(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
+def test_every_block_says_what_language_it_is(block: Block) -> None:
+    assert block.language in LANGUAGES
+
+
+def test_there_are_blocks_to_check() -> None:
+    assert len([block for block in BLOCKS if block.language == "sh"]) > 20
+    assert {block.place.split()[0] for block in BLOCKS if block.language == "python"} >= RUN
+
+
+@pytest.mark.parametrize(
+    "words", ["train --nonsense 3", "train --epochs many", "nonsense", "apply --refiner x", "refine --results"]
+)
+def test_a_command_that_does_not_exist_would_be_found(words: str) -> None:
+    with pytest.raises(Exception, match=r"."):
+        check_refinebox(words.split())
+
+
+def check_refinebox(words: list[str]) -> None:
+    """Parses a command as the command line does, and runs nothing."""
+    if words and not words[0].startswith("-"):
+        COMMANDS[words[0]].make_context(words[0], list(words[1:]))
+
+
+def has_option(script: str, option: str) -> bool:
+    """Whether a script names an option, or has a parameter that typer makes one of."""
+    parameter = option.removeprefix("--").replace("-", "_")
+    return f'"{option}"' in script or re.search(rf"^    {parameter}: ", script, flags=re.MULTILINE) is not None
+
+
+SHELL = [
+    pytest.param(words, id=f"{block.place}: {' '.join(words)[:40]}")
+    for block in BLOCKS
+    if block.language == "sh"
+    for words in commands(block.code)
+]
+
+
+@pytest.mark.parametrize("words", SHELL)
+def test_every_command_shown_exists_with_its_options(words: list[str]) -> None:
+    ours = as_refinebox(words)
+    if ours is not None:
+        check_refinebox(ours)
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file()
+        source = SCRIPTS[Path(words[1]).name]
+        assert [word for word in words[2:] if word.startswith("--") and not has_option(source, word)] == []
+    else:
+        assert words[0] in OTHERS
+
+
+EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_the_text_names_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for extras in re.findall(r"(?:refinebox|'\.|\"\.)\[([\w,]+)\]", text):
+        assert set(extras.split(",")) <= EXTRAS
+    known = {option for command in COMMANDS.values() for option in options_of(command)} | FOREIGN
+    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    if document.name == "CHANGELOG.md":
+        return  # which also names what was
+    for code in inline(document):
+        ours = as_refinebox(code.split())
+        if ours and ours[0].isalpha() and ours[0].islower():
+            assert ours[0].replace("_", "-") in COMMANDS, code
+            given = {word.partition("=")[0] for word in ours if re.fullmatch(r"--[a-z][\w-]*", word)}
+            assert given <= options_of(COMMANDS[ours[0]]) | {"--help"}, code
+        options = re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z](?![\w.])", code)
+        scripted = {option for option in options if any(has_option(script, option) for script in SCRIPTS.values())}
+        assert set(options) - known - scripted == set(), code
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files(document: Path) -> None:
+    """Within the repository; the site's own are checked where it is built."""
+    for address in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+        if ":" not in address:
+            assert (document.parent / address).exists(), address
+
+
+def test_every_python_block_is_run_by_a_test() -> None:
+    assert {block.place.split()[0] for block in BLOCKS if block.language == "python"} == RUN
 
 
 @pytest.fixture
-def deformable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def _files(detector: Detector, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the README names, in the folder where the test is."""
+    file, best = tmp_path / "detector.safetensors", tmp_path / "runs" / "first" / "best.safetensors"
+    checkpoint.write(file, detector.tensors(), {"kind": "detector", "detector": describe(detector)})
+    torch.manual_seed(0)
+    write_refiner(best, Refiner(detector.channels, detector.strides), detector, {}, {"before": None, "after": None})
+    apply(detector, file, best, tmp_path / "better.safetensors")
+    shutil.copy(validation.folder / validation.images[0]["file_name"], tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_files")
+def test_the_readme_runs(detector: Detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(refinebox, "load_detector", lambda name: asked.append(name) or detector)
+    images = detector.preprocess(read_image(Path("photo.jpg")))[None]
+    names: dict[str, Any] = {"images": images, "sizes": torch.tensor([images.shape[-2:]])}
+    (code,) = python_blocks("README.md")
+    exec(compile(code, "README.md", "exec"), names)
+    assert asked == ["dab-detr-r50"]
+    assert names["output"].boxes.shape == (1, 12, 4)
+    (found,) = names["model"].predict(["photo.jpg"])
+    assert found.boxes.shape[1] == 4
+
+
+@pytest.fixture
+def deformable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The adapter that docs/adapters.md shows."""
     pytest.importorskip("transformers", reason="transformers is not installed; pip install -e '.[test]'")
-    (tmp_path / "deformable.py").write_text(blocks("adapters.md", "python")[0])
+    (tmp_path / "deformable.py").write_text(python_blocks("docs/adapters.md")[0])
     monkeypatch.syspath_prepend(tmp_path)
-    return importlib.import_module("deformable")
+    yield importlib.import_module("deformable")
+    sys.modules.pop("deformable")
 
 
 def test_the_adapter_is_short() -> None:
-    assert len(blocks("adapters.md", "python")[0].splitlines()) <= 60
+    assert len(python_blocks("docs/adapters.md")[0].splitlines()) <= 60
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_adapter_keeps_the_contract(deformable: ModuleType) -> None:
+def test_the_adapter_keeps_the_contract(deformable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
 
     torch.manual_seed(0)
@@ -61,4 +200,8 @@ def test_the_adapter_keeps_the_contract(deformable: ModuleType) -> None:
     detector = deformable.DeformableDetr(DeformableDetrForObjectDetection(config))
     assert detector.strides == (8, 16, 32)
     assert detector.channels == (16, 24, 32)
-    check_detector(detector)
+    # the second block is the test that the document advises
+    monkeypatch.setattr(deformable, "build", lambda: detector)
+    names: dict[str, Any] = {}
+    exec(compile(python_blocks("docs/adapters.md")[1], "adapters.md", "exec"), names)
+    names["test_keeps_the_contract"]()

@@ -1,5 +1,6 @@
 """``refinebox apply``: a checkpoint becomes an upgraded one."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def apply(
     from refinebox.commands.inputs import load
     from refinebox.detection.zoo import weights_file
     from refinebox.refinement.cost import cost_of
+    from refinebox.refinement.description import about_gain
     from refinebox.refinement.refined_detector import RefinedDetector
     from refinebox.refinement.refiner_file import load_refiner
     from refinebox.refinement.upgraded import apply as upgrade
@@ -46,12 +48,8 @@ def apply(
     model = load(detector, weights, "cpu", ema=ema, prompt=prompt, features=features)
     detector_file = None if detector is None else weights_file(detector, weights)
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
-    before, after = metadata["before"], metadata["after"]
-    known = (
-        f"validation AP {before['AP']:.1f} → {after['AP']:.1f}"
-        if before and after
-        else "its AP is not known; run refinebox eval"
-    )
-    typer.echo(f"wrote {output}: {known}")
+    known = "; ".join(f"{what} {value}" for what, value in about_gain(metadata).items())
+    typer.echo(f"wrote {output}: {known or 'its AP is not known'}")
     if refiner_file is not None:
         typer.echo(f"cost: {cost_of(RefinedDetector(model, load_refiner(refiner_file))).told()}")
+    typer.echo(f"next: refinebox eval {shlex.quote(str(output))} --data DATA")

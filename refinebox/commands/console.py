@@ -1,7 +1,8 @@
-"""The terminal: tables that are not cut, and streams that never stop a command."""
+"""The terminal: tables that are not cut, sentences that end lines between words, streams that never stop a command."""
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -15,10 +16,11 @@ from rich.table import Table
 def show(table: Table, width: int = 120) -> None:
     """Prints a table as wide as the terminal is; elsewhere ``width`` characters, for a table that is cut is no use.
 
-    Where the terminal is too narrow for a table of numbers, its columns stand below one another.
+    Where the terminal, or what COLUMNS says of it, is too narrow for a table of numbers, its columns stand below one
+    another.
     """
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and columns_named() is None:
         Console(width=width).print(table)
         return
     for part in fitting(table, console):
@@ -56,18 +58,53 @@ def part_of(table: Table, columns: list[int], *, title: bool = True) -> Table:
     return part
 
 
+PASTED = "next: "  # begins a line that is to be copied whole
+
+
+def folded(text: str, width: int | None) -> str:
+    """The text with its long lines ended between words; a drawing, a file name and a command stay as they are."""
+    if width is None or len(text) <= width or "\x1b" in text or "\r" in text:
+        return text
+    lines = (
+        line if len(line) <= width or line.startswith(PASTED) else "\n".join(_wrapped(line, width))
+        for line in text.split("\n")
+    )
+    return "\n".join(lines)
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+
+
+def columns_named() -> int | None:
+    """What COLUMNS says, where it says a number."""
+    named = os.environ.get("COLUMNS", "")
+    return int(named) if named.isdigit() and int(named) else None
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Columns of the terminal behind a stream, or what COLUMNS says; None where neither is known."""
+    with suppress(AttributeError, OSError, ValueError):
+        return columns_named() or os.get_terminal_size(stream.fileno()).columns or None
+    return None
+
+
 class Patient:
-    """A stream that takes everything: what nobody reads any more is dropped, what it cannot show is replaced."""
+    """A stream that takes everything: what nobody reads any more is dropped, what it cannot show is replaced.
+
+    On a terminal long lines end between words.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+        self.stream, self.width = stream, width_of(stream)
         with suppress(AttributeError, ValueError, OSError):
             cast(Any, stream).reconfigure(errors="replace")
 
     def write(self, text: str) -> int:
         """Writes what can be written."""
         try:
-            return self.stream.write(text)
+            self.stream.write(folded(text, self.width))
+            return len(text)
         except (OSError, ValueError):  # a pipe whose reader has left, a full disk, a closed stream
             self._give_up()
             return len(text)

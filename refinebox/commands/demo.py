@@ -84,7 +84,8 @@ def run(
 
     model = load(upgraded)
     metrics = evaluate(model, validation, link, batch_size=chosen.batch_size)
-    show(metrics_table("The upgraded checkpoint", metrics, baseline="before"))
+    own = "clipped" if "clipped" in metrics else "before"
+    show(metrics_table("The upgraded checkpoint, on the images by which the epoch was chosen", metrics, baseline=own))
     photos = [validation.folder / entry["file_name"] for entry in validation.images[:PICTURES]]
     predicted = predict(model, photos, output / "predictions")
     save_picture(before_and_after(model, photos), output / "before_after.png")

@@ -55,12 +55,14 @@ def evaluate(
     """AP before and after refinement, side by side, and COCO results files."""
     from refinebox.commands.console import show
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
+    from refinebox.evaluation.bootstrap import difference
     from refinebox.evaluation.detect import detect
     from refinebox.evaluation.doubts import doubts
-    from refinebox.evaluation.evaluator import Evaluator
+    from refinebox.evaluation.evaluator import Evaluator, points
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.rows import to_results
     from refinebox.files import checkpoint
+    from refinebox.refinement.change import change
     from refinebox.report.metrics import metrics_table
 
     check_output_file(json_file)
@@ -77,7 +79,11 @@ def evaluate(
         checkpoint.write_json(json_file, metrics)
     for doubt in doubts(detector, validation, link, rows["before"]):
         typer.echo(f"{detector.profile.name}: {doubt}")
-    show(
-        metrics_table(f"{detector.profile.name}: AP in points ({evaluate.backend.name})", metrics, baseline="before"),
-        width=150,
-    )
+    own = "clipped" if "clipped" in rows else "before"  # what the detector has without the refiner
+    title = f"{detector.profile.name}: AP in points ({evaluate.backend.name})"
+    show(metrics_table(title, metrics, baseline=own), width=150)
+    if "after" in rows and metrics["after"]["AP"] is not None:
+        luck = difference(validation, rows[own], rows["after"])
+        gain = change(points(metrics[own]), points(metrics["after"]), luck.low, luck.high)
+        typer.echo(f"AP {gain}, over {luck.resamples:,} resamples of the images")
+    typer.echo("wrote " + ", ".join(str(output / f"{stage}.json") for stage in rows))

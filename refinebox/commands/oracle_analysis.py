@@ -119,3 +119,5 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
     show(tables.categories_table(analysis))
     for line in tables.comparison_lines(analysis):
         typer.echo(line)
+    if written := [str(path) for path in (json_file, csv_file, html_file) if path is not None]:
+        typer.echo(f"wrote {', '.join(written)}")

@@ -77,6 +77,14 @@ def predict(
     part_size: Annotated[
         int | None, typer.Option(min=1, help="Images in a Parquet file; 1000 by default.", rich_help_panel=OUTPUT)
     ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Put close-ups of the boxes that moved most beside each picture.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
     device: Device = "auto",
@@ -93,9 +101,13 @@ def predict(
         share, images = Shard.of(shard), named(inputs, recursive=recursive)
     elif shard != ALL or skip_done or part_size is not None:
         raise ValueError("--shard, --skip-done and --part-size are for Parquet files; pass --format parquet too")
+    if kind == "parquet" and compare:
+        raise ValueError("--compare makes pictures, and Parquet files have none; leave out one of them")
     detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     if kind == "coco":
-        found = to_coco(detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive)
+        found = to_coco(
+            detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive, compare=compare
+        )
         tell(found.skipped, found.without, results)
         typer.echo(f"{len(found.pictures)} images: {found.results}, {output / 'pictures'}")
         passed = found.passed

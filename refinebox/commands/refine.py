@@ -1,5 +1,6 @@
 """``refinebox refine``: a results file in, a better one out."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -62,3 +63,5 @@ def refine(
         typer.echo(f"kept as they are: detections in an image that could not be read: {reason}", err=True)
     checkpoint.write_json(output, done.entries)
     typer.echo(f"wrote {output}: {len(done.entries):,} detections, of which {done.moved:,} moved")
+    files = shlex.join(["--results", str(results), "--refined", str(output)])
+    typer.echo(f"next: refinebox oracle-analysis {files} --data DATA")

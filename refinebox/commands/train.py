@@ -231,7 +231,9 @@ def train(
     )
     named_by = ["--features", str(features)] if detector is None else ["--detector", detector]
     following = next_command(named_by, weights, ema, report.best)
-    typer.echo(report.verdict() + (f"; next: {following}" if report.sound else ""))
+    typer.echo(report.verdict())
+    if report.sound:
+        typer.echo(f"next: {following}")
 
 
 def next_command(named_by: list[str], weights: Path | None, ema: bool | None, refiner: Path) -> str:

@@ -85,8 +85,8 @@ def matched(
         rows = results_file.rows(entries, data, categories, tally)
         some = np.isin(rows[:, 0], np.unique(rows[:, 0])[:LOOKED_AT])
         sizes = _sizes(rows[some], data)
-        known = (sizes > 0).all(1)
-        reading = frames.chosen(rows[some][known, 1:5], sizes[known], boxes)
+        sized = (sizes > 0).all(1)
+        reading = frames.chosen(rows[some][sized, 1:5], sizes[sized], boxes)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if reading == "xywh":

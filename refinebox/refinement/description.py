@@ -5,6 +5,7 @@ from typing import Any
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
+from refinebox.refinement.change import held_out
 from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import build_refiner
@@ -78,14 +79,11 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
 def about_gain(metadata: dict[str, Any]) -> dict[str, str]:
     """What validation and held-out images said, where the file knows it."""
     lines = {}
-    stages = [(name, metadata.get(name)) for name in ("before", "clipped", "after")]
-    known = [f"{stage['AP']:.1f} {name}" for name, stage in stages if stage and stage.get("AP") is not None]
-    if known:
-        lines["validation AP"] = ", ".join(known)
+    before, cut, after = ((metadata.get(name) or {}).get("AP") for name in ("before", "clipped", "after"))
+    if before is not None and after is not None:
+        free = "" if cut is None else f" ({cut:.1f} cut at the borders)"
+        lines["validation AP"] = f"{before:.1f}{free} → {after:.1f}, by which the epoch was chosen"
     if choice := metadata.get("choice"):
-        gain = choice["boxes"]
-        lines["held out"] = (
-            f"{choice['images']} training images: {gain['mean']:+.1f} AP "
-            f"(95 %: {gain['low']:+.1f} to {gain['high']:+.1f}), so {'apply' if choice['refine'] else 'do not apply'}"
-        )
+        verdict = "apply" if choice["refine"] else "do not apply"
+        lines["held-out AP"] = f"{held_out(choice)} on {choice['images']} training images, so {verdict}"
     return lines

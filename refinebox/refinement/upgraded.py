@@ -15,6 +15,7 @@ from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint
 from refinebox.files.download import fetch
+from refinebox.refinement.change import change, held_out
 from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner_file import build_refiner, load_refiner_and_history
@@ -153,14 +154,14 @@ def check_history(history: dict[str, Any], detector: Detector, refiner_file: Pat
     before, after = ((stage or {}).get("AP") for stage in (free, history.get("after")))
     if before is not None and after is not None and after < before:
         raise ValueError(
-            f"{refiner_file} made validation AP worse ({before:.1f} → {after:.1f}); "
+            f"{refiner_file} made validation AP worse, {change(before, after)}; "
             "train it longer or on more images, or pass --force"
         )
     choice = history.get("choice")
     if choice is not None and not choice["refine"]:
         raise ValueError(
-            f"{refiner_file} is not worth applying: on {choice['images']} held-out training images AP changes by "
-            f"{choice['boxes']['mean']:+.1f} (95 %: {choice['boxes']['low']:+.1f} to {choice['boxes']['high']:+.1f}); "
+            f"{refiner_file} is not worth applying by AP on {choice['images']} held-out training images, "
+            f"{held_out(choice)}; "
             "train it longer or on more images, or pass --force"
         )
 

@@ -74,7 +74,7 @@ def layers(data: CocoData, objects: Objects, before: Placement, after: Placement
         for index in named
     ]
     return [
-        Layer(_xyxy(objects.boxes[here]), TRUTH, width=1),
+        Layer(_xyxy(objects.boxes[here]), TRUTH, weight=0.5),
         Layer(_xyxy(before.boxes[here][_known(before.boxes[here]) & moved]), BEFORE, dashed=True),
         Layer(_xyxy(after.boxes[order]), AFTER, captions=captions),
     ]

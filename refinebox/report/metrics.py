@@ -8,14 +8,16 @@ from refinebox.evaluation.evaluator import Metrics
 
 
 def metrics_table(title: str, rows: Mapping[str, Metrics], *, baseline: str) -> Table:
-    """One row of metrics for each name, in points, with the gain over the ``baseline`` row behind each value."""
+    """One row of metrics for each name, in points; below the ``baseline`` with the gain over it behind each value."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
     for metric in rows[baseline]:
         table.add_column(metric, justify="right")
+    reference: Metrics | None = None
     for name, metrics in rows.items():
-        reference = None if name == baseline else rows[baseline]
         table.add_row(name, *(_cell(metric, metrics, reference) for metric in rows[baseline]))
+        if name == baseline:
+            reference = metrics
     return table
 
 

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from refinebox.detection.output import Detections
 
-BEFORE, AFTER, TRUTH = (255, 140, 0), (0, 200, 80), (255, 255, 255)  # RGB of dashed, solid and thin boxes
-
-
+# RGB of dashed, solid and thin boxes: told apart by anyone's eyes, and by their brightness where there is no colour
+BEFORE, AFTER, TRUTH = (255, 196, 0), (0, 90, 200), (255, 255, 255)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 SMALLEST = 640  # small images are enlarged until their long side has this many pixels
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -23,29 +24,46 @@ class Layer:
         boxes: ``[N, 4]`` xyxy, pixels of the image.
         colour: RGB.
         dashed: dashes instead of a line.
-        width: of the line, in pixels of the picture.
+        weight: of the line; 1 is :func:`line_width` of the picture.
         captions: one for each box, or none at all.
     """
 
     boxes: Tensor
     colour: Colour
     dashed: bool = False
-    width: int = 2
+    weight: float = 1.0
     captions: Sequence[str] = ()
 
 
 def picture(image: Image.Image, layers: Sequence[Layer]) -> Image.Image:
     """The image, enlarged where it is small, with each layer drawn over the ones before."""
     scale = max(1.0, SMALLEST / max(image.size))
-    canvas = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    size = round(image.width * scale), round(image.height * scale)
+    return drawn(image.resize(size, Image.Resampling.BICUBIC), layers, scale)
+
+
+def drawn(canvas: Image.Image, layers: Sequence[Layer], scale: float) -> Image.Image:
+    """The canvas itself, with each layer drawn over the ones before, its boxes ``scale`` times as large."""
     brush = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=max(12, canvas.height // 50))
+    font = ImageFont.load_default(size=max(12, max(canvas.size) // 50))
     for layer in layers:
+        width = max(1, round(layer.weight * line_width(canvas)))
         for box in (layer.boxes * scale).tolist():
-            _outline(brush, box, layer)
+            _outline(brush, box, layer, width)
         for box, caption in zip((layer.boxes * scale).tolist(), layer.captions, strict=False):
             _caption(brush, box, caption, layer.colour, font)
     return canvas
+
+
+def line_width(canvas: Image.Image) -> int:
+    """Pixels: 2 where the long side has 640, and more as the picture grows, so that it can be made smaller again."""
+    return max(2, round(max(canvas.size) / 320))
+
+
+def contrast(colour: Colour) -> Colour:
+    """Black or white, whichever is farther from the brightness of a colour."""
+    red, green, blue = colour
+    return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 127 else WHITE
 
 
 def detection_layers(
@@ -53,21 +71,29 @@ def detection_layers(
 ) -> list[Layer]:
     """Detections with a score of at least ``threshold``: old boxes dashed, the new ones solid with name and score."""
     kept = after.scores >= threshold
-    scores, labels = after.scores[kept].tolist(), after.labels[kept].tolist()
-    captions = [f"{names.get(label, label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-    solid = Layer(after.boxes[kept], AFTER, captions=captions)
+    solid = Layer(after.boxes[kept], AFTER, captions=named(after, names, threshold))
     return [solid] if before is None else [Layer(before.boxes[kept], BEFORE, dashed=True), solid]
 
 
-def _outline(brush: ImageDraw.ImageDraw, box: Sequence[float], layer: Layer) -> None:
+def named(found: Detections, names: Mapping[int, str], threshold: float) -> list[str]:
+    """Name and score of each detection whose score is at least ``threshold``."""
+    kept = found.scores >= threshold
+    pairs = zip(found.labels[kept].tolist(), found.scores[kept].tolist(), strict=True)
+    return [f"{names.get(label, label)} {score:.2f}" for label, score in pairs]
+
+
+def _outline(brush: ImageDraw.ImageDraw, box: Sequence[float], layer: Layer, width: int) -> None:
     x0, y0, x1, y1 = box
-    for start, end in (((x0, y0), (x1, y0)), ((x1, y0), (x1, y1)), ((x1, y1), (x0, y1)), ((x0, y1), (x0, y0))):
-        for piece in _dashes(start, end) if layer.dashed else [(start, end)]:
-            brush.line(piece, fill=layer.colour, width=layer.width)
+    sides = ((x0, y0), (x1, y0)), ((x1, y0), (x1, y1)), ((x1, y1), (x0, y1)), ((x0, y1), (x0, y0))
+    pieces = [piece for side in sides for piece in (_dashes(*side, 3.0 * width) if layer.dashed else [side])]
+    # what lies on both sides of a line makes it stand out from any image
+    for colour, wide in ((contrast(layer.colour), width + 2 * max(1, width // 3)), (layer.colour, width)):
+        for piece in pieces:
+            brush.line(piece, fill=colour, width=wide)
 
 
 def _dashes(
-    start: tuple[float, float], end: tuple[float, float], length: float = 6.0
+    start: tuple[float, float], end: tuple[float, float], length: float
 ) -> Iterator[tuple[tuple[float, float], tuple[float, float]]]:
     total = max(abs(end[0] - start[0]), abs(end[1] - start[1]))
     step = [(b - a) / max(total, 1e-6) for a, b in zip(start, end, strict=True)]
@@ -81,13 +107,7 @@ def _dashes(
         position += 2 * length
 
 
-def _caption(
-    brush: ImageDraw.ImageDraw,
-    box: Sequence[float],
-    text: str,
-    colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
+def _caption(brush: ImageDraw.ImageDraw, box: Sequence[float], text: str, colour: Colour, font: Font) -> None:
     left, top, right, bottom = brush.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
     across, down = brush.im.size  # of the picture, in which the whole caption stays if it can
@@ -95,16 +115,4 @@ def _caption(
         max(0.0, min(place, limit)) for place, limit in ((box[0], across - width), (box[1] - height, down - height))
     )
     brush.rectangle((x, y, x + width, y + height), fill=colour)
-    brush.text((x + 2 - left, y + 2 - top), text, fill=(0, 0, 0), font=font)
-
-
-def montage(pictures: Sequence[Image.Image], columns: int, tile: int = 400, gap: int = 8) -> Image.Image:
-    """Pictures side by side, each fitted into a square of ``tile`` pixels."""
-    rows = -(-len(pictures) // columns)
-    canvas = Image.new("RGB", (columns * (tile + gap) + gap, rows * (tile + gap) + gap), (24, 24, 24))
-    for index, item in enumerate(pictures):
-        fitted = item.copy()
-        fitted.thumbnail((tile, tile), Image.Resampling.LANCZOS)
-        x, y = (gap + place * (tile + gap) for place in (index % columns, index // columns))
-        canvas.paste(fitted, (x + (tile - fitted.width) // 2, y + (tile - fitted.height) // 2))
-    return canvas
+    brush.text((x + 2 - left, y + 2 - top), text, fill=contrast(colour), font=font)

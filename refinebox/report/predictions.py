@@ -1,7 +1,7 @@
 """Image files through a detector: COCO results, and a picture of each."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +20,11 @@ from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
 from refinebox.files import checkpoint
 from refinebox.progress import track
-from refinebox.report.pictures import detection_layers, montage, picture
+from refinebox.report.close_ups import Moved, most_moved, sheet
+from refinebox.report.pictures import detection_layers, named, picture
 from refinebox.report.returned import detect_image, fractions, returned_of
+
+QUALITY = 88  # of a JPEG; a PNG has none
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ def predict(
     threshold: float = 0.3,
     least: float = 0.0,
     recursive: bool = False,
+    compare: bool = False,
 ) -> Predicted:
     """Writes ``results.json`` and ``pictures/`` to ``output`` for image files and for all images in folders.
 
@@ -58,11 +62,12 @@ def predict(
     are for tools that browse: the category's name under ``label``, and the box under ``before`` and, of an upgraded
     detector, ``after`` refinement: (x, y, width, height) as fractions of the image. Pictures show detections with a
     score of at least ``threshold``: dashed as the detector placed them, solid as refined. Images are turned as EXIF
-    says. Those with a score below ``least`` are not written. With ``recursive``, folders in folders count too.
+    says. Those with a score below ``least`` are not written. With ``recursive``, folders in folders count too;
+    with ``compare``, close-ups of the boxes that moved most stand beside each image.
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no images.
-        ValueError: no images are named, or none of them can be read.
+        ValueError: no images are named, or none of them can be read; or there is nothing to ``compare``.
         NotADirectoryError: ``output`` is a file.
     """
     if output.exists() and not output.is_dir():
@@ -76,7 +81,7 @@ def predict(
     items = items[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
-            predict_image(detector, image_id, path, name, threshold, boxes, least)
+            predict_image(detector, image_id, path, name, threshold, boxes, least, compare=compare)
             for image_id, (path, name, boxes) in track(items, "predict", len(items))
         ]
     )
@@ -106,6 +111,8 @@ def predict_image(
     threshold: float,
     given: Found | None = None,
     least: float = 0.0,
+    *,
+    compare: bool = False,
 ) -> PredictedImage:
     """Detects in one image, or takes the boxes that are ``given``, and writes its picture."""
     try:
@@ -113,9 +120,17 @@ def predict_image(
     except ValueError as error:
         return PredictedImage([], picture_file, str(error))
     found = detect_image(detector, image, given)
-    after = found.get("after", found["before"])
-    layers = detection_layers(found["before"] if "after" in found else None, after, detector.category_names, threshold)
-    save_picture(picture(image, layers), picture_file)
+    after, names = found.get("after", found["before"]), detector.category_names
+    if compare and "after" not in found:
+        raise ValueError(
+            f"{detector.profile.name} is not refined, so there is nothing to compare; name a file that refinebox apply "
+            "wrote, or leave out --compare"
+        )
+    if compare:
+        save_picture(sheet([moved(image, found, names, threshold)]), picture_file)
+    else:
+        layers = detection_layers(found["before"] if "after" in found else None, after, names, threshold)
+        save_picture(picture(image, layers), picture_file)
     returned = returned_of(detector, found, image, least)
     rows = [{"image_id": image_id, "file_name": str(path), **row} for row in result_rows(list(returned.values())[-1])]
     for name, detections in returned.items():
@@ -197,17 +212,23 @@ def free_name(path: Path, taken: Sequence[Path]) -> Path:
 
 
 def save_picture(image: Image.Image, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Writes a PNG, or a JPEG where the name ends so, whole or not at all."""
     with BytesIO() as buffer:
-        image.save(buffer, "PNG")
+        image.save(buffer, "JPEG" if path.suffix == ".jpg" else "PNG", quality=QUALITY)
         checkpoint.write_bytes(path, buffer.getvalue())
 
 
-def before_and_after(model: Detector, paths: Sequence[Path], columns: int = 4) -> Image.Image:
-    """The images whose boxes moved, side by side: dashed as detected, solid as refined."""
-    pictures = []
-    for path, given in zip(paths, model.proposals_in(paths), strict=True):
-        image = read_image(path)
-        found = detect_image(model, image, given)
-        pictures.append(picture(image, detection_layers(found["before"], found["after"], model.category_names, 0.4)))
-    return montage(pictures, columns)
+def moved(image: Image.Image, found: Mapping[str, Detections], names: Mapping[int, str], threshold: float) -> Moved:
+    """What :func:`detect_image` found with a score of at least ``threshold``, before and after, to be compared."""
+    before, after = found["before"], found["after"]
+    kept = after.scores >= threshold
+    return Moved(image, before.boxes[kept], after.boxes[kept], named(after, names, threshold))
+
+
+def before_and_after(model: Detector, paths: Sequence[Path], threshold: float = 0.4, count: int = 2) -> Image.Image:
+    """The ``count`` images whose boxes moved most, with close-ups: dashed as detected, solid as refined."""
+    given = model.proposals_in(paths)
+    images = [read_image(path) for path in paths]
+    found = [detect_image(model, image, boxes) for image, boxes in zip(images, given, strict=True)]
+    pairs = [moved(*both, model.category_names, threshold) for both in zip(images, found, strict=True)]
+    return sheet(most_moved(pairs, count))

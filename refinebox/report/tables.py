@@ -11,6 +11,7 @@ import refinebox
 from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.tide import MEANINGS
 from refinebox.evaluation.evaluator import Metrics
+from refinebox.refinement.change import change
 from refinebox.report.metrics import metrics_table
 
 NOTE = (
@@ -61,13 +62,14 @@ def comparison_lines(analysis: Analysis) -> list[str]:
     if not analysis.comparison:
         return []
     found, closed = analysis.comparison, analysis.comparison.headroom_closed()["AP"]
-    before, after = points(found.before.metrics["AP"]), points(found.after.metrics["AP"])
+    before, after = found.before.metrics["AP"], found.after.metrics["AP"]
     share = "no headroom for better boxes" if closed is None else f"{100 * closed:.0f} % of the headroom closed"
     interval = found.interval
+    if before is None or after is None:
+        return ["Refined: there is no object by which AP could be told."]
     return [
-        f"Refined: AP {before} → {after}; perfect boxes {points(found.perfect_box.metrics['AP'])}: {share}.",
-        f"Over {interval.resamples:,} resamples of the images the difference is {interval.mean:+.2f}, "
-        f"95 % of them between {interval.low:+.2f} and {interval.high:+.2f}.",
+        f"Refined: AP {change(before, after, interval.low, interval.high)}, over {interval.resamples:,} resamples of "
+        f"the images; perfect boxes {points(found.perfect_box.metrics['AP'])}: {share}."
     ]
 
 

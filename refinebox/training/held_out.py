@@ -13,8 +13,10 @@ from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.bootstrap import Interval, difference
 from refinebox.evaluation.detect import detect, evaluate
+from refinebox.evaluation.evaluator import coco_ap, points
 from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
+from refinebox.refinement import change
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner_file import load_refiner_and_history
 from refinebox.training.quality import train_quality
@@ -33,6 +35,7 @@ class Choice:
         rescore: whether its quality head is, too.
         boxes: gain of AP by the moved boxes over the detector's own, cut at the borders alike.
         scores: further gain by the quality head; None without one.
+        before, after: AP in points of the detector's boxes, cut alike, and of the moved ones; None in older files.
     """
 
     images: int
@@ -40,6 +43,8 @@ class Choice:
     rescore: bool
     boxes: Interval
     scores: Interval | None = None
+    before: float | None = None
+    after: float | None = None
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Self | None:
@@ -51,14 +56,11 @@ class Choice:
 
     def __str__(self) -> str:
         """A clause for the verdict."""
-        text = f"{self.images} training images that were held out say {_shown(self.boxes)}"
+        text = f"{self.images} training images that were held out say {change.held_out(asdict(self))}"
         if self.scores is not None:
-            text += f", and its scores {_shown(self.scores)}, so they are {'kept' if self.rescore else 'left alone'}"
+            scores = f"{self.scores.mean:+.1f} ({change.between(self.scores.low, self.scores.high)})"
+            text += f", and its scores {scores}, so they are {'kept' if self.rescore else 'left alone'}"
         return f"{text} (a detector that was trained on these images looks better there than it is)"
-
-
-def _shown(interval: Interval) -> str:
-    return f"{interval.mean:+.1f} (95 %: {interval.low:+.1f} to {interval.high:+.1f})"
 
 
 def hold_out(training: CocoData, share: float, seed: int) -> tuple[CocoData, CocoData | None]:
@@ -109,12 +111,15 @@ def conclude(
     if held_out is not None:
         others = {"rescored": refiner} if settings.quality else {}
         rows = detect(RefinedDetector(detector, plain), held_out, links[0], others=others, **asked)
-        boxes = difference(held_out, rows.get("clipped", rows["before"]), rows["after"])
+        own = rows.get("clipped", rows["before"])
+        boxes = difference(held_out, own, rows["after"])
         scores = difference(held_out, rows["after"], rows["rescored"]) if settings.quality else None
         rescore = scores is not None and scores.low > 0
         if not rescore:
             refiner.quality = None
-        history["choice"] = asdict(Choice(len(held_out.images), boxes.low > 0, rescore, boxes, scores))
+        before, after = (points(coco_ap(held_out, found)) for found in (own, rows["after"]))
+        choice = Choice(len(held_out.images), boxes.low > 0, rescore, boxes, scores, before, after)
+        history["choice"] = asdict(choice)
     if refiner.quality is not None:
         model = RefinedDetector(detector, refiner)
         history["after"] = evaluate(model, validation, links[1], **asked)["after"]

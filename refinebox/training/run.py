@@ -16,6 +16,7 @@ from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
 from refinebox.progress import tell
+from refinebox.refinement.change import change
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
@@ -263,9 +264,9 @@ def sentence(line: Mapping[str, Any], epochs: int) -> str:
     """One epoch in one line for people."""
     weights = better_weights(line)
     before, after = points(line.get("clipped") or line["before"]), points(line[weights])
-    change = f"AP {before:.1f} → {after:.1f} ({after - before:+.1f})"
     note = " with averaged weights" if weights == "averaged" else ""
-    text = f"epoch {line['epoch']}/{epochs}: loss {line['loss']:.3f}, {change}{note}, {line['seconds']:.0f} s"
+    reached = f"loss {line['loss']:.3f}, AP {change(before, after)}{note}, {line['seconds']:.0f} s"
+    text = f"epoch {line['epoch']}/{epochs}: {reached}"
     if count := line.get("unreadable"):
         images = "1 image" if count == 1 else f"{count} images"
         text += f"; left out {images} that could not be read, such as: {line['such_as']}"

@@ -71,7 +71,7 @@ class Report:
         """The figures, and what they say of the refiner."""
         cut = f" ({points(self.clipped):.1f} cut at the borders)" if self.clipped else ""
         change = (
-            f"validation AP {points(self.before):.1f}{cut} → {points(self.after):.1f} ({self.gain:+.1f}) "
+            f"validation AP {points(self.before):.1f}{cut} → {points(self.after):.1f}, by which the epoch was chosen, "
             f"in {self.seconds:.0f} s"
         )
         if self.choice is not None:

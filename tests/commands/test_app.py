@@ -95,7 +95,7 @@ def test_a_file_is_described(refiner_file: Path, upgraded: Path, detector_file: 
     ]
     parts = "pyramid with output convolutions, head reads mean, area 1 x the box, logit moves; 3 steps"
     assert lines[1] == f"architecture:  published: {parts}"
-    assert lines[-1] == "validation AP: 40.0 before, 41.2 after"
+    assert lines[-1] == "validation AP: 40.0 → 41.2, by which the epoch was chosen"
     assert "detector:      tiny (dab_detr), 6 categories\n" in done("info", upgraded)
     assert done("info", detector_file).splitlines()[0] == "kind:     detector"
     line = the_line(run("info", tmp_path / "none.safetensors"))
@@ -213,7 +213,7 @@ def easily_content(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("easily_content")
 def test_the_next_command_works(name: str, detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     shown = done(*quick(detector_file, shapes_folder, tmp_path / name))
-    command = shlex.split(shown.split("; next: ")[1])
+    command = shlex.split(shown.split("\nnext: ")[1])
     assert command[:2] == ["refinebox", "apply"]
     done(*command[1:], "--force")
     assert isinstance(refinebox.load("better.safetensors"), RefinedDetector)
@@ -235,7 +235,7 @@ def test_the_next_command_names_the_weights(detector: Detector, shapes_folder: P
     options = ["--short-side", "64", "--long-side", "128", "--epochs", "1", "--batch-size", "4"]
     shown = done("train", *source, *images, *options, "--output", tmp_path / "run")
     expected = " ".join(map(str, ["refinebox apply", *source, "--refiner", tmp_path / "run/best.safetensors"]))
-    assert shown.split("; next: ")[1].startswith(expected)
+    assert shown.split("\nnext: ")[1].startswith(expected)
 
 
 def test_a_training_leaves_out_what_cannot_be_read_unless_it_is_strict(
@@ -256,8 +256,9 @@ def test_a_training_leaves_out_what_cannot_be_read_unless_it_is_strict(
 def test_an_upgraded_checkpoint_is_written(detector_file: Path, refiner_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "better.safetensors"
     shown = done("apply", "--detector", detector_file, "--refiner", refiner_file, "--output", output)
-    wrote, cost = shown.splitlines()
-    assert wrote == f"wrote {output}: validation AP 40.0 → 41.2"
+    wrote, cost, following = shown.splitlines()
+    assert wrote == f"wrote {output}: validation AP 40.0 → 41.2, by which the epoch was chosen"
+    assert following == f"next: refinebox eval {shlex.quote(str(output))} --data DATA"
     assert re.fullmatch(
         r"cost: refinement adds 0\.\d\d M parameters, [\d.]+% of the detector's, and [\d.]+ G multiply-adds, "
         r"[\d.]+% of the detector's at 85 x 64",
@@ -271,7 +272,7 @@ def test_an_unknown_ap_is_called_unknown(detector: Detector, detector_file: Path
     bare, output = tmp_path / "bare.safetensors", tmp_path / "better.safetensors"
     checkpoint.write(bare, refiner.state_dict(), {"kind": "refiner", "strides": detector.strides})
     shown = done("apply", "--detector", detector_file, "--refiner", bare, "--output", output)
-    assert shown.startswith(f"wrote {output}: its AP is not known; run refinebox eval\n")
+    assert shown.startswith(f"wrote {output}: its AP is not known\n")
 
 
 def test_an_upgraded_checkpoint_is_evaluated_before_and_after(
@@ -303,6 +304,20 @@ def test_images_are_predicted(upgraded: Path, validation: CocoData, tmp_path: Pa
     assert shown == f"4 images: {output / 'results.json'}, {output / 'pictures'}\n"
     assert len(list((output / "pictures").iterdir())) == 4
     assert len(json.loads((output / "results.json").read_text())) == 4 * 12 * 6
+
+
+def test_close_ups_stand_beside_the_pictures(
+    upgraded: Path, detector_file: Path, validation: CocoData, tmp_path: Path
+) -> None:
+    done("predict", upgraded, validation.folder, "--output", tmp_path / "out", "--threshold", "0", "--compare")
+    with Image.open(next((tmp_path / "out" / "pictures").iterdir())) as picture:
+        assert picture.width > picture.height > 640
+    line = the_line(run("predict", detector_file, validation.folder, "--output", tmp_path / "none", "--compare"))
+    assert line == (
+        "refinebox: tiny is not refined, so there is nothing to compare; name a file that refinebox apply wrote, or "
+        "leave out --compare"
+    )
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_broken_image_is_skipped(detector_file: Path, validation: CocoData, tmp_path: Path) -> None:
@@ -650,7 +665,7 @@ def test_a_detector_of_ones_own_is_trained_applied_evaluated_and_run(
     custom: str, shapes_folder: Path, tmp_path: Path
 ) -> None:
     shown = done(*quick(Path(custom), shapes_folder, tmp_path / "run"))
-    command = shlex.split(shown.split("; next: ")[1])
+    command = shlex.split(shown.split("\nnext: ")[1])
     assert command[:4] == ["refinebox", "apply", "--detector", custom]
     done(*command[1:], "--force")
     weights: Words = ["--weights", "better.safetensors"]

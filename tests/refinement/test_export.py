@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_families
 import torch
+from documents import BLOCKS
 from invocation import done, run, the_line
 from torch import Tensor, nn
 
@@ -70,6 +71,17 @@ def metadata(file: Path) -> dict[str, Any]:
         next(entry.value for entry in onnx.load(file).metadata_props if entry.key == METADATA_KEY)
     )
     return found
+
+
+def test_the_lines_of_the_document_run(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/export.md says how to run a file without refinebox."""
+    (block,) = (block for block in BLOCKS if block.place.startswith("docs/export.md") and block.language == "python")
+    monkeypatch.chdir(file.parent)
+    images, sizes = batch((144, 192))
+    names = {"images": images.numpy(), "sizes": sizes.numpy()}
+    exec(compile(block.code, "export.md", "exec"), names)
+    assert names["boxes"].shape == (*names["scores"].shape, 4)
+    assert names["labels"].shape == names["scores"].shape
 
 
 def batch(*sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:

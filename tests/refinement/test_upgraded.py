@@ -150,7 +150,7 @@ def test_a_refiner_that_makes_boxes_worse_is_refused(
 ) -> None:
     refiner_file = written(tmp_path / "best.safetensors", detector, after=39.9)
     expected = (
-        r"best\.safetensors made validation AP worse \(40\.0 → 39\.9\); "
+        r"best\.safetensors made validation AP worse, 40\.0 → 39\.9 \(-0\.1\); "
         r"train it longer or on more images, or pass --force"
     )
     with pytest.raises(ValueError, match=expected):
@@ -166,7 +166,7 @@ def test_a_refiner_that_held_out_images_do_not_speak_for_is_refused(
     history["choice"] = {"images": 20, "refine": False, "boxes": {"mean": 0.5, "low": -1.0, "high": 2.0}}
     checkpoint.write(refiner_file, tensors, history)
     expected = (
-        r"best\.safetensors is not worth applying: on 20 held-out training images AP changes by \+0\.5 "
+        r"best\.safetensors is not worth applying by AP on 20 held-out training images, \+0\.5 "
         r"\(95 %: -1\.0 to \+2\.0\); train it longer or on more images, or pass --force"
     )
     with pytest.raises(ValueError, match=expected):

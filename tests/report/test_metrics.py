@@ -44,6 +44,13 @@ def test_other_rows_have_gains_behind_their_values(capsys: pytest.CaptureFixture
     assert row_of(text, "refined") == ["refined", "12.3 (+2.3)", "7.5 (-2.5)", *["10.0 (+0.0)"] * 5]
 
 
+def test_rows_above_the_baseline_have_no_gains(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"before": metrics(), "cut": metrics(AP=11.0), "after": metrics(AP=13.0)}
+    show(metrics_table("eval", rows, baseline="cut"), width=150)
+    text = capsys.readouterr().out
+    assert [row_of(text, name)[1] for name in rows] == ["10.0", "11.0", "13.0 (+2.0)"]
+
+
 def test_a_value_that_does_not_exist_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, metrics(APs=None), metrics(APs=None))
     assert row_of(text, "detector")[4] == "–"
@@ -58,6 +65,7 @@ def test_a_value_without_a_counterpart_has_no_gain(capsys: pytest.CaptureFixture
 def test_the_table_is_not_cut_in_a_narrow_place(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", "30")
     text = printed(capsys, metrics(), metrics(**dict.fromkeys(METRICS, 99.9)))
-    assert row_of(text, "refined") == ["refined", *["99.9 (+89.9)"] * 7]
+    assert max(map(len, text.splitlines())) <= 30
+    assert text.count("99.9 (+89.9)") == text.count("refined") == 7

@@ -1,4 +1,4 @@
-"""None"""
+"""Lines that any image shows, captions that stay inside."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from refinebox.detection.output import Detections
-from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Colour, Layer, detection_layers, montage, picture
+from refinebox.report.pictures import AFTER, BEFORE, TRUTH, Colour, Layer, contrast, detection_layers, picture
 
 BLACK = (0, 0, 0)
 SIDE = 640
@@ -36,7 +36,7 @@ def test_a_solid_box_is_a_line_along_its_edges(point: tuple[int, int]) -> None:
 
 
 def test_nothing_is_drawn_far_from_the_box() -> None:
-    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 300, 200)), AFTER, width=1)]), AFTER)
+    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 300, 200)), AFTER, weight=0.5)]), AFTER)
     assert bounds == (100, 100, 301, 201)
 
 
@@ -49,14 +49,33 @@ def test_dashes_alternate_with_gaps_of_the_same_length(start: tuple[int, int]) -
 
 
 def test_the_last_dash_ends_at_the_corner() -> None:
-    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 297, 197)), BEFORE, dashed=True, width=1)]), BEFORE)
+    bounds = coloured(picture(black(), [Layer(boxes((100, 100, 297, 197)), BEFORE, dashed=True, weight=0.5)]), BEFORE)
     assert bounds == (100, 100, 298, 198)
 
 
-def test_a_wide_line_has_its_width() -> None:
-    drawn = picture(black(), [Layer(boxes((100, 100, 300, 200)), TRUTH, width=5)])
-    column = [drawn.getpixel((200, row)) for row in range(80, 120)]
-    assert column.count(TRUTH) == 5
+@pytest.mark.parametrize(("side", "weight", "width"), [(640, 1, 2), (640, 0.5, 1), (1600, 1, 5), (4000, 2, 24)])
+def test_lines_scale_with_the_picture(side: int, weight: float, width: int) -> None:
+    drawn = picture(black(side, side), [Layer(boxes((100, 300, 600, 600)), TRUTH, weight=weight)])
+    column = [drawn.getpixel((300, row)) for row in range(250, 350)]
+    assert column.count(TRUTH) == width
+
+
+@pytest.mark.parametrize("colour", [BEFORE, AFTER, TRUTH])
+@pytest.mark.parametrize("ground", ["white", "black", (230, 190, 200), (80, 30, 160), BEFORE, AFTER])
+def test_a_line_stands_out_from_any_image(colour: Colour, ground: str | Colour) -> None:
+    """On both sides of a line something is far from its brightness, whatever the image is."""
+    image = Image.new("RGB", (SIDE, SIDE), ground)
+    grey = np.asarray(picture(image, [Layer(boxes((100, 100, 300, 200)), colour)]).convert("L"), dtype=int)
+    assert np.ptp(grey[150, 95:106]) > 120
+
+
+def test_dashed_and_solid_are_told_apart_without_colours() -> None:
+    """As seen in grey, and by those who see no red, green or blue: their brightness is far apart."""
+    colours = np.array([BEFORE, AFTER], dtype=float)
+    for weights in ((0.299, 0.587, 0.114), (0, 1, 0), (0.5, 0.5, 0)):
+        before, after = colours @ np.array(weights)
+        assert abs(before - after) > 100, weights
+    assert (contrast(BEFORE), contrast(AFTER)) == ((0, 0, 0), (255, 255, 255))
 
 
 @pytest.mark.parametrize("dashed", [True, False])
@@ -79,7 +98,7 @@ def test_the_image_itself_is_left_alone() -> None:
 
 
 def test_small_images_are_enlarged_with_their_boxes() -> None:
-    drawn = picture(black(64, 32), [Layer(boxes((10, 5, 50, 25)), AFTER, width=1)])
+    drawn = picture(black(64, 32), [Layer(boxes((10, 5, 50, 25)), AFTER, weight=0.5)])
     assert drawn.size == (640, 320)
     assert coloured(drawn, AFTER) == (100, 50, 501, 251)
 
@@ -136,27 +155,10 @@ def test_without_old_boxes_there_is_one_layer(found: Callable[[float], Detection
     assert torch.equal(solid.boxes, found(1).boxes[:2])
 
 
-@pytest.mark.parametrize(
-    ("count", "columns", "expected"),
-    [(1, 1, (116, 116)), (3, 2, (224, 224)), (4, 2, (224, 224)), (5, 2, (224, 332)), (2, 3, (332, 116))],
-)
-def test_a_montage_has_room_for_all_pictures(count: int, columns: int, expected: tuple[int, int]) -> None:
-    assert montage([black()] * count, columns, tile=100, gap=8).size == expected
-
-
-def test_pictures_lie_row_by_row_in_the_middle_of_their_tiles() -> None:
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
-    pictures = [Image.new("RGB", (200, 100), colour) for colour in colours]
-    sheet = montage(pictures, 2, tile=100, gap=8)
-    bounds = [coloured(sheet, colour) for colour in colours]
-    assert bounds == [(8, 33, 108, 83), (116, 33, 216, 83), (8, 141, 108, 191)]
-    assert pictures[0].size == (200, 100)
-
-
 @pytest.mark.parametrize("box", [[0, 0, 30, 30], [640, 0, 699, 30], [640, 440, 699, 479], [0, 470, 30, 479]])
 def test_captions_stay_inside_the_picture(box: list[float]) -> None:
     image = Image.new("RGB", (700, 480), "white")
     places = torch.tensor([box], dtype=torch.float32), torch.tensor([[300.0, 200, 350, 250]])
-    layers = [Layer(place, (255, 0, 0), width=1, captions=["long name 0.99"]) for place in places]
+    layers = [Layer(place, (255, 0, 0), weight=0.5, captions=["long name 0.99"]) for place in places]
     at_the_edge, free = (int((np.asarray(picture(image, [layer]))[..., 1] == 0).sum()) for layer in layers)
     assert abs(at_the_edge - free) < 200  # nothing of the caption is cut off

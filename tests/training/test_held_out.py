@@ -127,10 +127,13 @@ def report(gain: float, choice: Choice | None = None, far: float = 0.0) -> str:
 def test_the_verdict_tells_what_was_chosen_and_why() -> None:
     good, bad = Interval(2.0, 1.0, 3.0, 9), Interval(0.5, -1.0, 2.0, 9)
     assert report(2.0, Choice(80, True, False, good, bad)) == (
-        "validation AP 40.0 (40.5 cut at the borders) → 42.5 (+2.0) in 9 s; 80 training images that were held out say "
-        "+2.0 (95 %: +1.0 to +3.0), and its scores +0.5 (95 %: -1.0 to +2.0), so they are left alone (a detector that "
-        "was trained on these images looks better there than it is); the refiner (last weights) is in best"
+        "validation AP 40.0 (40.5 cut at the borders) → 42.5, by which the epoch was chosen, in 9 s; 80 training "
+        "images that were held out say +2.0 (95 %: +1.0 to +3.0), and its scores +0.5 (95 %: -1.0 to +2.0), so they "
+        "are left alone (a detector that was trained on these images looks better there than it is); the refiner (last "
+        "weights) is in best"
     )
+    known = Choice(80, True, False, good, before=50.0, after=52.0)
+    assert "that were held out say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0) (a" in report(2.0, known)
     refused = report(2.0, Choice(20, False, False, bad), far=0.34)
     assert ": the refiner is NOT WORTH applying as far as can be told (34 % of the objects had no predicted" in refused
     assert "20 held-out images tell little; --held-out takes a larger share" in refused

@@ -1,0 +1,58 @@
+"""The documents of the repository, their code blocks, and the words of commands in them."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+ENDS = {"&&", "||", "|", ";", ">", "2>&1"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code; ``place`` is the document and the block's number among all of it."""
+
+    place: str
+    language: str
+    code: str
+
+
+def blocks(document: Path) -> list[Block]:
+    found = FENCE.findall(document.read_text(encoding="utf-8"))
+    name = document.relative_to(ROOT).as_posix()
+    return [Block(f"{name} {number}", language, code) for number, (language, code) in enumerate(found, 1)]
+
+
+BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
+
+
+def commands(shell: str) -> Iterator[list[str]]:
+    """The words of each command of a shell block, without comments and what is piped or redirected."""
+    for line in shell.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        for word in [*shlex.split(line.removeprefix("$ "), comments=True), ";"]:
+            if word in ENDS:
+                if words:
+                    yield words
+                words = []
+            else:
+                words.append(word)
+
+
+def inline(document: Path) -> list[str]:
+    """The pieces of code within the text, each on one line."""
+    text = FENCE.sub("", document.read_text(encoding="utf-8"))
+    return [" ".join(code.split()) for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
+
+
+def as_refinebox(words: list[str]) -> list[str] | None:
+    """What follows ``refinebox``, however it is started; None for another program."""
+    if words[:1] == ["refinebox"]:
+        return words[1:]
+    if "-m" in words and words[words.index("-m") + 1 :][:1] == ["refinebox"]:
+        return words[words.index("-m") + 2 :]
+    return None
