@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from refinebox.analysis.oracle import swapped_rows
 from refinebox.data import annotations, layout
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
@@ -41,7 +42,7 @@ from refinebox.training.settings import Settings
 
 WIDEST = 2.0  # enlargement of any variant, for which the cache must hold cells
 BASE = Settings(augmentation="flip", variants=2)
-TODAY = replace(BASE, architecture=PUBLISHED, least_overlap=0.0)
+TODAY = replace(BASE, architecture=PUBLISHED, least_overlap=0.0, steps=3)
 VARIANTS: dict[str, Settings] = {
     "published": replace(recipes.PUBLISHED, augmentation="flip", variants=2),
     "today": TODAY,
@@ -56,7 +57,9 @@ VARIANTS: dict[str, Settings] = {
     "spatial, laterals": replace(BASE, architecture=replace(SPATIAL, smoothed=False)),
     "spatial, no jitter": replace(BASE, jitter=0),
     "spatial, 4 jittered": replace(BASE, jitter=4),
-    "spatial, 2 steps": replace(BASE, steps=2),
+    "spatial, 1 step": replace(BASE, steps=1),
+    "spatial, 3 steps": replace(BASE, steps=3),
+    "spatial, stem": replace(BASE, architecture=replace(SPATIAL, stem=True)),
     "today, placed": replace(TODAY, architecture=replace(PUBLISHED, placed=True)),
     "today, 1.5x": replace(TODAY, architecture=replace(PUBLISHED, enlargement=1.5)),
     "today, relative": replace(TODAY, architecture=replace(PUBLISHED, moves="relative")),
@@ -97,6 +100,12 @@ def rows_of(detector: Detector, refiner: Refiner, data: CocoData, link: Link) ->
     return combined(found)
 
 
+def swapped(model: Detector, data: CocoData, link: Link) -> dict[str, Rows]:
+    """Rows with perfect classes, boxes, both, and scores that rank boxes by their quality."""
+    rows = swapped_rows(model, data, link, swaps=("class", "box", "both", "ranking"), batch_size=4)
+    return {name: rows[name] for name in ("class", "box", "both", "ranking")}
+
+
 def short(evaluate: Evaluator, rows: Rows) -> dict[str, float]:
     """AP, AP50, AP75 and AP90 in points."""
     thresholds = evaluate(rows).per_threshold
@@ -105,22 +114,36 @@ def short(evaluate: Evaluator, rows: Rows) -> dict[str, float]:
 
 
 def run(
-    detector: Detector, training: CocoData, validation: CocoData, cache: Path, variant: str, settings: Settings
+    detector: Detector,
+    training: CocoData,
+    validation: CocoData,
+    cache: Path,
+    variant: str,
+    settings: Settings,
+    *,
+    oracle: bool = False,
 ) -> dict[str, Any]:
-    """One training and what it gave."""
+    """One training and what it gave; with ``oracle`` also what perfect predictions would, before and after."""
+    settings = replace(settings, architecture=settings.architecture.suited(detector.strides))
     lessons = Lessons(detector, training, settings)
-    lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST)
+    lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST, pixels=settings.architecture.stem)
     start = time.process_time()
     learner = trained(detector, lessons, variant, settings)
     seconds = time.process_time() - start
     refiner = learner.averaged if settings.average else learner.refiner
-    rows = rows_of(detector, refiner, validation, Link.between(detector, validation))
+    link = Link.between(detector, validation)
+    rows = rows_of(detector, refiner, validation, link)
     evaluate = Evaluator(validation)
     interval = difference(validation, rows["clipped"], rows["after"], resamples=300)
     return {
         "before": short(evaluate, rows["before"]),
         "clipped": short(evaluate, rows["clipped"]),
         "after": short(evaluate, rows["after"]),
+        "oracle": {
+            stage: {name: short(evaluate, found) for name, found in swapped(model, validation, link).items()}
+            for stage, model in (("before", detector), ("after", RefinedDetector(detector, refiner)))
+            if oracle
+        },
         "interval": [interval.low, interval.high],
         "cpu_seconds": seconds,
         "parameters": sum(parameter.numel() for parameter in learner.refiner.parameters()),
@@ -136,6 +159,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--oracle", action="store_true", help="Also what perfect predictions would be worth.")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
@@ -146,11 +170,17 @@ def main() -> None:
     training, validation = (annotations.read(*layout.find(options.data, split)) for split in ("train", "val"))
     for seed in options.seeds:
         for variant in options.variants:
-            key = {"data": options.data.name, "variant": variant, "seed": seed, "epochs": options.epochs}
+            key = {
+                "detector": Path(options.detector).stem,
+                "data": options.data.name,
+                "variant": variant,
+                "seed": seed,
+                "epochs": options.epochs,
+            }
             if any(key.items() <= line.items() for line in lines):
                 continue
             settings = replace(VARIANTS[variant], epochs=options.epochs, seed=seed)
-            found = run(detector, training, validation, options.cache, variant, settings)
+            found = run(detector, training, validation, options.cache, variant, settings, oracle=options.oracle)
             line = {**key, **found, "settings": asdict(settings)}
             with options.results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -160,13 +190,14 @@ def main() -> None:
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """A row for every data set, number of epochs and variant: means over the seeds."""
     rows = [
-        "| data, epochs | variant | seeds | AP | AP50 | AP75 | AP90 | gain | least interval | CPU s |",
+        "| detector, data, epochs | variant | seeds | AP | AP50 | AP75 | AP90 | gain | least interval | CPU s |",
         "|" + "---|" * 10,
     ]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines:
-        groups.setdefault((line["data"], line["epochs"]), []).append(line)
-    for (data, epochs), group in groups.items():
+        groups.setdefault((line["detector"], line["data"], line["epochs"]), []).append(line)
+    for (detector, on, epochs), group in groups.items():
+        data = f"{detector}, {on}"
         for stage in ("before", "clipped"):
             rows.append(f"| {data}, {epochs} | {stage} | | {figures([line[stage] for line in group[:1]])} | | | |")
         for variant in dict.fromkeys(line["variant"] for line in group):

@@ -85,5 +85,7 @@ def about_gain(metadata: dict[str, Any]) -> dict[str, str]:
         lines["validation AP"] = f"{before:.1f}{free} → {after:.1f}, by which the epoch was chosen"
     if choice := metadata.get("choice"):
         verdict = "apply" if choice["refine"] else "do not apply"
+        if choice.get("vote"):
+            verdict += ", and vote"
         lines["held-out AP"] = f"{held_out(choice)} on {choice['images']} training images, so {verdict}"
     return lines

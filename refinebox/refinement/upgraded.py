@@ -39,7 +39,8 @@ def apply(
         detector_file: and the file or folder it was read from; None for one that a function built.
         refiner_file: a refiner that ``refinebox train`` wrote, or a published one; None for ``voting`` alone.
         output: the safetensors file to write.
-        voting: let the candidates that suppression drops move what it keeps, which needs no training.
+        voting: let the candidates that suppression drops move what it keeps, which needs no training; it is so anyway
+            where the held-out images of the refiner's training said that it pays.
         force: upgrade although the refiner belongs to other weights, or made validation AP worse.
 
     Raises:
@@ -54,6 +55,8 @@ def apply(
     if refiner_file is None:
         return apply_voting(detector, detector_file, output, voting=voting)
     refiner, history = load_refiner_and_history(refiner_file)
+    if (history.get("choice") or {}).get("vote") and not detector.profile.final.voting:
+        let_vote(detector)
     model = RefinedDetector(detector, refiner)
     if not force:
         check_history(history, detector, refiner_file)
@@ -162,6 +165,7 @@ def check_history(history: dict[str, Any], detector: Detector, refiner_file: Pat
         raise ValueError(
             f"{refiner_file} is not worth applying by AP on {choice['images']} held-out training images, "
             f"{held_out(choice)}; "
+            f"{'leave out --refiner and pass --voting, which pays there, ' if choice.get('vote') else ''}"
             "train it longer or on more images, or pass --force"
         )
 

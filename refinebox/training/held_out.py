@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,9 @@ from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
 from refinebox.refinement import change
 from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner_and_history
+from refinebox.refinement.upgraded import let_vote
 from refinebox.training.quality import train_quality
 from refinebox.training.settings import Settings
 
@@ -36,6 +38,8 @@ class Choice:
         boxes: gain of AP by the moved boxes over the detector's own, cut at the borders alike.
         scores: further gain by the quality head; None without one.
         before, after: AP in points of the detector's boxes, cut alike, and of the moved ones; None in older files.
+        vote: whether the candidates that suppression drops shall move the boxes that it keeps.
+        votes: gain by that; None where nothing is suppressed.
     """
 
     images: int
@@ -45,14 +49,16 @@ class Choice:
     scores: Interval | None = None
     before: float | None = None
     after: float | None = None
+    vote: bool = False
+    votes: Interval | None = None
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Self | None:
         """From what a refiner's file says; None where nothing was held out."""
         if (found := metadata.get("choice")) is None:
             return None
-        scores = found["scores"] and Interval(**found["scores"])
-        return cls(**{**found, "boxes": Interval(**found["boxes"]), "scores": scores})
+        gains = {name: found.get(name) and Interval(**found[name]) for name in ("boxes", "scores", "votes")}
+        return cls(**{**found, **gains})
 
     def __str__(self) -> str:
         """A clause for the verdict."""
@@ -60,6 +66,9 @@ class Choice:
         if self.scores is not None:
             scores = f"{self.scores.mean:+.1f} ({change.between(self.scores.low, self.scores.high)})"
             text += f", and its scores {scores}, so they are {'kept' if self.rescore else 'left alone'}"
+        if self.votes is not None:
+            votes = f"{self.votes.mean:+.1f} ({change.between(self.votes.low, self.votes.high)})"
+            text += f", and box voting {votes}, so suppressed candidates {'vote' if self.vote else 'do not vote'}"
         return f"{text} (a detector that was trained on these images looks better there than it is)"
 
 
@@ -108,21 +117,53 @@ def conclude(
     links = [Link.between(detector, data, categories) for data in (learned, validation)]
     if settings.quality:
         refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
+    chooser = detector
     if held_out is not None:
         others = {"rescored": refiner} if settings.quality else {}
-        rows = detect(RefinedDetector(detector, plain), held_out, links[0], others=others, **asked)
-        own = rows.get("clipped", rows["before"])
-        boxes = difference(held_out, own, rows["after"])
-        scores = difference(held_out, rows["after"], rows["rescored"]) if settings.quality else None
-        rescore = scores is not None and scores.low > 0
-        if not rescore:
+        choice = choose(detector, plain, held_out, links[0], others, asked)
+        if not choice.rescore:
             refiner.quality = None
-        before, after = (points(coco_ap(held_out, found)) for found in (own, rows["after"]))
-        choice = Choice(len(held_out.images), boxes.low > 0, rescore, boxes, scores, before, after)
+        if choice.refine and choice.vote:
+            chooser = voter(detector) or detector
         history["choice"] = asdict(choice)
-    if refiner.quality is not None:
-        model = RefinedDetector(detector, refiner)
-        history["after"] = evaluate(model, validation, links[1], **asked)["after"]
+    if refiner.quality is not None or chooser is not detector:
+        history["after"] = evaluate(RefinedDetector(chooser, refiner), validation, links[1], **asked)["after"]
     if distributed.rank() == 0:
         checkpoint.write(path, refiner.state_dict(), history)
     distributed.gathered([])
+
+
+def choose(
+    detector: Detector,
+    refiner: Refiner,
+    held_out: CocoData,
+    link: Link,
+    others: Mapping[str, Refiner],
+    asked: Mapping[str, Any],
+) -> Choice:
+    """What the held-out images say: of the refiner, of ``rescored`` among ``others``, and of voting.
+
+    Whether suppressed candidates shall vote is asked for the boxes that were chosen before: refined ones or not.
+    """
+    rows = detect(RefinedDetector(detector, refiner), held_out, link, others=others, **asked)
+    own = rows.get("clipped", rows["before"])
+    boxes = difference(held_out, own, rows["after"])
+    refine = boxes.low > 0
+    scores = difference(held_out, rows["after"], rows["rescored"]) if "rescored" in rows else None
+    votes = None
+    if (voting := voter(detector)) is not None:
+        voted = detect(RefinedDetector(voting, refiner), held_out, link, **asked)
+        pair = (rows["after"], voted["after"]) if refine else (rows["before"], voted["voted"])
+        votes = difference(held_out, *pair)
+    before, after = (points(coco_ap(held_out, found)) for found in (own, rows["after"]))
+    rescore, vote = (gain is not None and gain.low > 0 for gain in (scores, votes))
+    return Choice(len(held_out.images), refine, rescore, boxes, scores, before, after, vote, votes)
+
+
+def voter(detector: Detector) -> Detector | None:
+    """The detector with suppressed candidates that vote; None where it suppresses nothing, or they do so already."""
+    if detector.profile.final.rule != "suppression" or detector.profile.final.voting:
+        return None
+    voting = copy(detector)  # which shares its tensors
+    let_vote(voting)
+    return voting

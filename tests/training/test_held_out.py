@@ -10,6 +10,7 @@ import torch
 
 from refinebox.data import annotations, layout, shapes
 from refinebox.data.annotations import CocoData
+from refinebox.detection.choice import Choice as FinalChoice
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.bootstrap import Interval
 from refinebox.evaluation.evaluator import Metrics
@@ -18,6 +19,7 @@ from refinebox.refinement.architecture import SPATIAL
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner_and_history
+from refinebox.refinement.upgraded import apply, load
 from refinebox.training import held_out as deciding
 from refinebox.training.held_out import FEWEST, Choice, conclude, hold_out
 from refinebox.training.run import write_refiner
@@ -103,6 +105,47 @@ def test_the_choice_is_made_and_written(
     assert np.sign(round(chosen.boxes.mean, 6)) == np.sign(0.2 - shift)
     assert (written.quality is not None) == quality
     assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in refiner.state_dict().items())
+
+
+@pytest.mark.parametrize(("shift", "pays"), [(0.0, True), (0.3, True), (0.0, False)])
+def test_voting_is_chosen_for_the_boxes_that_are_chosen(
+    shift: float,
+    pays: bool,
+    detector: Detector,
+    many: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The refined boxes, or the detector's own where the refiner makes them worse (``shift`` 0.3 against 0.2)."""
+    detector.profile = replace(detector.profile, choice=FinalChoice("suppression", iou=0.5))
+
+    def found(model: Detector, data: CocoData, *__: Any, **___: Any) -> dict[str, Rows]:
+        rows = {"before": truth(data, 0.2), "clipped": truth(data, 0.2), "after": truth(data, shift)}
+        if not model.profile.final.voting:
+            return rows
+        better = 0.15 if pays else 0.25
+        return rows | {"voted": truth(data, better), "after": truth(data, shift and better)}
+
+    path = tmp_path / "best.safetensors"
+    best = {"before": METRICS, "after": METRICS, "weights": "averaged"}
+    write_refiner(path, Refiner(detector.channels, detector.strides, architecture=SPATIAL), detector, {}, best)
+    monkeypatch.setattr(deciding, "detect", found)
+    learned, held_out = hold_out(many, 0.5, seed=0)
+    conclude(path, detector, learned, held_out, validation, Settings(), "check", batch_size=2, workers=0)
+    chosen = Choice.read(load_refiner_and_history(path)[1])
+    assert chosen is not None
+    assert chosen.votes is not None
+    assert (chosen.refine, chosen.vote) == (shift == 0.0, pays and shift > 0)
+    assert ("do not vote" in str(chosen)) == (not chosen.vote)
+    assert not detector.profile.final.voting
+    output = tmp_path / "better.safetensors"
+    if chosen.refine:
+        apply(detector, None, path, output)
+        assert bool(load(output).profile.final.voting) == chosen.vote
+    else:
+        with pytest.raises(ValueError, match="leave out --refiner and pass --voting, which pays there"):
+            apply(detector, None, path, output)
 
 
 def test_without_held_out_images_the_head_is_kept(
