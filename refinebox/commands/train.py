@@ -32,6 +32,13 @@ from refinebox.commands.options import (
 EXAMPLE = "Example: refinebox train --detector dab-detr-r50 --weights dab.pth --data coco/ --output runs/first"
 
 
+def number_of_epochs(text: str) -> int | str:
+    """A whole number from 1, or ``auto``."""
+    if text == "auto" or (text.isdigit() and int(text) > 0):
+        return text if text == "auto" else int(text)
+    raise typer.BadParameter(f"{text!r} is neither a number from 1 nor auto")
+
+
 def train(
     ctx: typer.Context,
     detector: DetectorName = None,
@@ -77,7 +84,13 @@ def train(
         ),
     ] = "default",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training images. Default 12.", rich_help_panel=RECIPE)
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            parser=number_of_epochs,
+            help="Passes over the training images, or auto: until held-out images gain no more. Default 12.",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images in a step. Default 4, published 16.", rich_help_panel=RECIPE)

@@ -41,7 +41,7 @@ def rehearse(
     start = time.monotonic()
     with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
     few = first(training, 2 * settings.batch_size, with_objects), first(validation, 2 * settings.batch_size)
-    settings = replace(settings, epochs=2, variants=min(1, settings.variants))
+    settings = replace(settings, epochs=2, growing=False, variants=min(1, settings.variants))
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # AP after so few images would only alarm
         report = train(
             detector,

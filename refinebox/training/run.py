@@ -43,6 +43,7 @@ class Progress:
         unreadable: why images of this epoch could not be read.
         seconds: wall time, of all sittings together.
         best: epoch, weights (``last`` or ``averaged``) and metrics of the best epoch so far.
+        rounds: AP on the held-out images after each round of a training that grows.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class Progress:
     unreadable: list[str] = field(default_factory=list)
     seconds: float = 0.0
     best: dict[str, Any] | None = None
+    rounds: list[float] = field(default_factory=list)
 
     @property
     def place(self) -> str:

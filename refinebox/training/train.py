@@ -13,10 +13,11 @@ from refinebox.evaluation import detect
 from refinebox.evaluation.link import Link
 from refinebox.progress import tell
 from refinebox.refinement.refined_detector import RefinedDetector
-from refinebox.training.held_out import conclude, hold_out
+from refinebox.training.held_out import FEWEST, conclude, hold_out
 from refinebox.training.interruption import Interrupted, Interruption
 from refinebox.training.learner import Learner
 from refinebox.training.lessons import Lessons
+from refinebox.training.rounds import finished
 from refinebox.training.run import Run
 from refinebox.training.settings import Settings
 from refinebox.training.verdict import Report
@@ -67,20 +68,27 @@ def train(
     if settings.compile:
         detector.compile(dynamic=True)
     learned, held_out = hold_out(training, settings.held_out, settings.seed)
+    if settings.growing and held_out is None:
+        raise ValueError(
+            f"--epochs auto asks held-out images when to stop, and {settings.held_out:.0%} of {len(training.images)} "
+            f"are too few; hold out {FEWEST} or more (--held-out), or name a number of epochs"
+        )
     lessons = Lessons(
         detector, learned, settings, categories, workers=workers, cache=cache, cache_limit=cache_limit, strict=strict
     )
-    learner = Learner.start(detector, settings)
+    learner, part = Learner.start(detector, settings), part_size(settings)
     model = RefinedDetector(detector, learner.refiner)
     others = {"averaged": learner.averaged} if settings.average else {}
-    judge = partial(detect.evaluate, model, validation, link, others=others, workers=workers)
+    judge = partial(detect.evaluate, model, others=others, workers=workers)
+    own = Link.between(detector, training, categories)
+    held_out_judge = partial(judge, held_out or learned, own, batch_size=part, unreadable=[])
     run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None)
     run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
     with Interruption() as interruption:
-        while run.progress.epoch < settings.epochs:
+        while not finished(run, learner, settings, held_out_judge):
             if train_epoch(learner, lessons, settings, run, interruption):
                 unreadable = None if strict else run.progress.unreadable
-                run.end_epoch(learner, judge(batch_size=part_size(settings), unreadable=unreadable))
+                run.end_epoch(learner, judge(validation, link, batch_size=part, unreadable=unreadable))
             if shortage := lessons.shortage():
                 tell(shortage, warning=True)
             if agreed(interruption, learner) and run.progress.epoch < settings.epochs:
@@ -91,7 +99,7 @@ def train(
                 )
     if settings.quality or held_out is not None:
         splits = learned, held_out, validation
-        conclude(run.best, detector, *splits, settings, categories, batch_size=part_size(settings), workers=workers)
+        conclude(run.best, detector, *splits, settings, categories, batch_size=part, workers=workers)
     return run.report()
 
 

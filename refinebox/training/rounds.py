@@ -1,0 +1,36 @@
+"""Trainings of no fixed length: rounds, each twice as long as the one before, until held-out images gain no more."""
+
+from collections.abc import Callable, Mapping
+
+from refinebox.evaluation.evaluator import Metrics, points
+from refinebox.progress import tell
+from refinebox.refinement.change import change
+from refinebox.training.learner import Learner
+from refinebox.training.run import Run
+from refinebox.training.settings import ROUNDS, Settings
+
+RISE = 0.3  # points of held-out AP; rounds that bring less are noise
+Judge = Callable[[], Mapping[str, Metrics]]  # of the held-out images
+
+
+def finished(run: Run, learner: Learner, settings: Settings, judge: Judge) -> bool:
+    """Whether the training is over: all epochs are done, or a round of it has hardly moved the held-out AP.
+
+    The learning rate has fallen to zero at the end of a round, where the AP is that of a finished training. It is
+    written down as soon as it is known, so that an interrupted training goes on as it would have.
+    """
+    progress = run.progress
+    if progress.step or not settings.growing or progress.epoch not in ROUNDS:
+        return progress.epoch == settings.epochs
+    number = ROUNDS.index(progress.epoch)
+    if len(progress.rounds) == number:
+        metrics = judge()
+        progress.rounds.append(max(points(metrics[name]) for name in ("after", "averaged") if name in metrics))
+        run.save(learner)
+    if number == 0:
+        return False
+    risen = change(*progress.rounds[-2:])
+    if progress.rounds[-1] - progress.rounds[-2] < RISE:
+        tell(f"{progress.epoch} epochs are enough: held-out AP {risen} in the last round")
+        return True
+    return progress.epoch == settings.epochs
