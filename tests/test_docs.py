@@ -4,11 +4,17 @@ import importlib
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from refinebox.detection.detector import Detector
 from refinebox.detection.testing import check_detector
+from refinebox.detection.zoo import describe
+from refinebox.files import checkpoint
+from refinebox.report.batch import COLUMNS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -62,3 +68,46 @@ def test_the_adapter_keeps_the_contract(deformable: ModuleType) -> None:
     assert detector.strides == (8, 16, 32)
     assert detector.channels == (16, 24, 32)
     check_detector(detector)
+
+
+@pytest.mark.parametrize("document", ["scale.md", "integrations.md"])
+def test_what_other_programs_call_is_python(document: str) -> None:
+    for block in blocks(document, "python"):
+        compile(block, document, "exec")
+
+
+def test_the_loop_over_many_images_runs(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = blocks("scale.md", "python")[-1]
+    checkpoint.write(
+        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Image.new("RGB", (64, 48)).save("photos/1.jpg")
+    names: dict[str, Any] = {}
+    exec(loop, names)
+    assert names["found"]["image_id"] == ["photos/1.jpg", "photos/2.jpg"]
+    assert names["found"]["error"] == [None, f"{Path('photos/2.jpg')} is not there"]
+
+
+def test_detections_are_drawn_by_supervision(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("supervision", reason="supervision is not installed; pip install -e '.[test]'")
+    checkpoint.write(
+        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
+    )
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48)).save("photo.jpg")
+    names: dict[str, Any] = {}
+    exec(blocks("integrations.md", "python")[0], names)
+    assert len(names["detections"]) == len(names["found"].scores) > 0
+    assert names["annotated"].size == (64, 48)
+    assert names["annotated"].tobytes() != names["image"].tobytes()
+
+
+def test_spark_is_told_the_columns() -> None:
+    schema = re.search(r"SCHEMA = \((.*?)\)\n", (DOCS / "scale.md").read_text(), flags=re.DOTALL)
+    assert schema is not None
+    names = [column.split()[0] for column in "".join(re.findall(r'"(.*?)"', schema[1])).split(", ")]
+    assert tuple(names) == COLUMNS
