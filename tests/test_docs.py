@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from documents import BLOCKS, DOCUMENTS, ROOT, Block, as_refinebox, commands, inline
+from PIL import Image
 from typer.main import get_command
 
 import refinebox
@@ -24,6 +25,7 @@ from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.upgraded import apply
+from refinebox.report.batch import COLUMNS
 from refinebox.training.run import write_refiner
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -33,7 +35,7 @@ SCRIPTS = {path.name: path.read_text() for path in (ROOT / "scripts").glob("*.py
 # of other programs, which documents name within their text
 FOREIGN = {"--nproc-per-node", "--inplace"}
 # blocks that a test below runs; every other one is refused
-RUN = {"README.md", "docs/adapters.md", "docs/export.md"}
+RUN = {"README.md", "docs/adapters.md", "docs/export.md", "docs/integrations.md", "docs/scale.md"}
 
 
 def python_blocks(document: str) -> list[str]:
@@ -205,3 +207,46 @@ def test_the_adapter_keeps_the_contract(deformable: ModuleType, monkeypatch: pyt
     names: dict[str, Any] = {}
     exec(compile(python_blocks("docs/adapters.md")[1], "adapters.md", "exec"), names)
     names["test_keeps_the_contract"]()
+
+
+@pytest.mark.parametrize("document", ["scale.md", "integrations.md"])
+def test_what_other_programs_call_is_python(document: str) -> None:
+    for block in python_blocks(f"docs/{document}"):
+        compile(block, document, "exec")
+
+
+def test_the_loop_over_many_images_runs(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = python_blocks("docs/scale.md")[-1]
+    checkpoint.write(
+        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
+    )
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Image.new("RGB", (64, 48)).save("photos/1.jpg")
+    names: dict[str, Any] = {}
+    exec(loop, names)
+    assert names["found"]["image_id"] == ["photos/1.jpg", "photos/2.jpg"]
+    assert names["found"]["error"] == [None, f"{Path('photos/2.jpg')} is not there"]
+
+
+def test_detections_are_drawn_by_supervision(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("supervision", reason="supervision is not installed; pip install -e '.[test]'")
+    checkpoint.write(
+        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
+    )
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (64, 48)).save("photo.jpg")
+    names: dict[str, Any] = {}
+    exec(python_blocks("docs/integrations.md")[0], names)
+    assert len(names["detections"]) == len(names["found"].scores) > 0
+    assert names["annotated"].size == (64, 48)
+    assert names["annotated"].tobytes() != names["image"].tobytes()
+
+
+def test_spark_is_told_the_columns() -> None:
+    schema = re.search(r"SCHEMA = \((.*?)\)\n", (ROOT / "docs" / "scale.md").read_text(), flags=re.DOTALL)
+    assert schema is not None
+    names = [column.split()[0] for column in "".join(re.findall(r'"(.*?)"', schema[1])).split(", ")]
+    assert tuple(names) == COLUMNS
