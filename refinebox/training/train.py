@@ -74,7 +74,8 @@ def train(
     model = RefinedDetector(detector, learner.refiner)
     others = {"averaged": learner.averaged} if settings.average else {}
     judge = partial(detect.evaluate, model, validation, link, others=others, workers=workers)
-    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None)
+    data = {"train": training.origin(), "val": validation.origin()}
+    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
     run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
     with Interruption() as interruption:
         while run.progress.epoch < settings.epochs:
