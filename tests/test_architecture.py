@@ -187,7 +187,17 @@ def test_torch_is_not_imported_before_it_is_needed(code: str, arguments: list[st
 def test_detections_of_a_file_are_analysed_without_torch(shapes_folder: Path, tmp_path: Path) -> None:
     truth = json.loads((shapes_folder / "annotations" / "instances_val.json").read_text())["annotations"]
     (tmp_path / "results.json").write_text(json.dumps([{**entry, "score": 0.5} for entry in truth]))
-    options = ["oracle-analysis", "--results", "results.json", "--data", shapes_folder, "--json", "figures.json"]
+    options = [
+        "oracle-analysis",
+        "--results",
+        "results.json",
+        "--data",
+        shapes_folder,
+        "--json",
+        "figures.json",
+        "--html",
+        "r.html",
+    ]
     completed = subprocess.run(
         [sys.executable, "-c", f"{RUN}\nprint('torch' in sys.modules, file=sys.stderr)", *map(str, options)],
         cwd=tmp_path,

@@ -11,6 +11,7 @@ from refinebox.commands import (
     apply,
     demo,
     detectors,
+    doctor,
     env,
     evaluate,
     export,
@@ -80,5 +81,6 @@ app.command(epilog=export.EXAMPLE)(export.export)
 app.command("eval", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command(epilog=predict.EXAMPLE)(predict.predict)
 app.command(epilog=refine.EXAMPLE)(refine.refine)
+app.command(epilog=doctor.EXAMPLE)(doctor.doctor)
 app.command(epilog=info.EXAMPLE)(info.info)
 app.command(epilog=env.EXAMPLE)(env.env)

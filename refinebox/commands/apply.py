@@ -2,11 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from refinebox.commands.options import DetectorName, Ema, Features, Prompt, Weights
+
+if TYPE_CHECKING:
+    from refinebox.report.card import Base
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
 
@@ -29,18 +32,25 @@ def apply(
     force: Annotated[
         bool, typer.Option("--force", help="Even if the refiner is of other weights or made validation AP worse.")
     ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Write a model card, README.md, beside it, as model hubs show them.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.commands.inputs import load
     from refinebox.detection.zoo import weights_file
+    from refinebox.files import checkpoint, hub
     from refinebox.refinement.cost import cost_of
     from refinebox.refinement.description import about_gain
     from refinebox.refinement.refined_detector import RefinedDetector
     from refinebox.refinement.refiner_file import load_refiner
     from refinebox.refinement.upgraded import apply as upgrade
     from refinebox.refinement.upgraded import published_refiner
+    from refinebox.report import card as cards
 
-    refiner_file = Path(refiner) if refiner else None
+    place = cards.check_absent(output) if card else None
+    named_weights, weights = weights, None if weights is None else hub.local(weights)
+    refiner_file = hub.local(refiner) if refiner and refiner != "published" else None
     if refiner == "published":
         if detector is None:
             raise ValueError("refiners are published for detectors alone; name one with --detector")
@@ -50,6 +60,34 @@ def apply(
     metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
     known = "; ".join(f"{what} {value}" for what, value in about_gain(metadata).items())
     typer.echo(f"wrote {output}: {known or 'its AP is not known'}")
+    if place is not None:
+        made_from = base(detector, named_weights, weights)
+        text = cards.card(metadata, output.name, checkpoint.file_sha256(output), made_from)
+        checkpoint.write_bytes(place, text.encode())
+        typer.echo(f"wrote {place}{'' if made_from.licence else ': look at its licence, which is not known'}")
     if refiner_file is not None:
         typer.echo(f"cost: {cost_of(RefinedDetector(model, load_refiner(refiner_file))).told()}")
     typer.echo(f"next: refinebox eval {shlex.quote(str(output))} --data DATA")
+
+
+def base(detector: str | None, named: Path | None, weights: Path | None) -> "Base":
+    """What is known of the detector that is upgraded.
+
+    Args:
+        detector: its name.
+        named: its weights as they were named,
+        weights: and where they are.
+    """
+    from refinebox.detection.published import DETECTORS
+    from refinebox.files import checkpoint, hub
+    from refinebox.report.card import Base
+
+    text = detector if named is None else named.as_posix()
+    if text is not None and hub.is_id(text):
+        repository = text.partition(":")[0]
+        return Base(hub.licence(repository), repository)
+    entry = DETECTORS.get(detector or "")
+    if entry is None:
+        return Base()
+    published = weights is None or (entry.sha256 and checkpoint.file_sha256(weights).startswith(entry.sha256))
+    return Base(entry.licence, source=entry.source if not entry.bundled else None) if published else Base()

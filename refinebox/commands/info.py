@@ -10,9 +10,10 @@ EXAMPLE = "Example: refinebox info runs/first/best.safetensors"
 
 def info(file: Annotated[Path, typer.Argument(help="A refiner, or a detector that refinebox wrote.")]) -> None:
     """Say what a refiner or an upgraded checkpoint is made of, and what it gained."""
+    from refinebox.files import hub
     from refinebox.refinement.description import described
 
-    lines = described(file)
+    lines = described(hub.local(file))
     width = max(map(len, lines)) + 1
     for what, value in lines.items():
         typer.echo(f"{what + ':':<{width}} {value}")

@@ -13,14 +13,16 @@ DetectorName = Annotated[
     typer.Option(
         "--detector",
         help="A name that `refinebox detectors` lists, a file that refinebox wrote, a folder that transformers wrote, "
-        "or package.module:function that returns a detector.",
+        "organisation/name or organisation/name:FILE of the Hugging Face hub, or package.module:function that returns "
+        "a detector.",
         rich_help_panel=DETECTOR,
     ),
 ]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="The detector's checkpoint in any published layout, instead of downloading the published one.",
+        help="The detector's checkpoint in any published layout, a path or organisation/name:FILE of the Hugging Face "
+        "hub, instead of downloading the published one.",
         rich_help_panel=DETECTOR,
     ),
 ]

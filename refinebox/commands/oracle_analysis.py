@@ -102,14 +102,13 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
     from refinebox.files import checkpoint
     from refinebox.report import tables
     from refinebox.report.headline import headline
+    from refinebox.report.page import page
 
     if json_file is not None:
         checkpoint.write_json(json_file, tables.to_json(analysis))
     if csv_file is not None:
         checkpoint.write_bytes(csv_file, tables.to_csv(analysis).encode())
     if html_file is not None:
-        from refinebox.report.page import page  # which draws pictures with torch
-
         checkpoint.write_bytes(html_file, page(analysis).encode())
     for line in (*analysis.remarks, headline(analysis)):
         typer.echo(line)

@@ -135,8 +135,9 @@ def predict(
 def model_file(model: str, weights: Path | None) -> Path | None:
     """The file that a detector was read from, where it was one."""
     from refinebox.detection.zoo import weights_file
+    from refinebox.files import hub
 
-    return Path(model) if model.endswith(".onnx") else weights_file(model, weights)
+    return hub.local(model) if model.endswith(".onnx") else weights_file(model, weights)
 
 
 def tell(unreadable: Sequence[str], without: int, results: Path | None) -> None:

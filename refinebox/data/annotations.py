@@ -18,6 +18,7 @@ from refinebox.data.frames import Reading
 from refinebox.data.ids import Ids
 from refinebox.data.images import read_image
 from refinebox.data.tally import Tally
+from refinebox.files.download import sha256_of
 
 NEEDED = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
 LIMIT = 100  # detections of a category in an image that COCO's evaluation counts
@@ -63,6 +64,11 @@ class CocoData:
         categories = [{"id": category_id, "name": name} for category_id, name in self.categories.items()]
         annotations = [dict(annotation) for annotation in self.annotations]  # evaluators write into them
         return {"info": {}, "images": self.images, "annotations": annotations, "categories": categories}
+
+    def origin(self) -> dict[str, Any]:
+        """Name and SHA-256 of the annotation file, where there is one, and how many images and boxes these are."""
+        file = {} if self.source is None else {"file": self.source.name, "sha256": sha256_of(self.source)}
+        return {**file, "images": len(self.images), "boxes": len(self.annotations)}
 
     @cached_property
     def image_ids(self) -> Ids:

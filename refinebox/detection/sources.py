@@ -58,9 +58,3 @@ def native(config: Mapping[str, Any]) -> bool:
     name = config.get("backbone") or backbone.get("backbone") or backbone.get("model_type") or "resnet50"
     known = config.get("model_type") in NATIVE and config.get("position_embedding_type", "sine") == "sine"
     return not config or (known and re.fullmatch(r"resnet(\d+)?", str(name)) is not None)
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether a name is ``organisation/name`` of the Hugging Face hub rather than a path."""
-    written = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
-    return written and not Path(name).exists() and not name.endswith((".safetensors", ".pth", ".pt", ".bin", ".json"))

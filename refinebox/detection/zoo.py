@@ -20,7 +20,7 @@ from refinebox.detection.given import Given
 from refinebox.detection.profile import Profile
 from refinebox.detection.prompt import phrases_in
 from refinebox.detection.published import DETECTORS
-from refinebox.detection.sources import LIBRARIES, from_library, is_hub_id, native
+from refinebox.detection.sources import LIBRARIES, from_library, native
 from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
 
@@ -44,8 +44,9 @@ def load_detector(
             library's model, as ``torchvision:fcos_resnet50_fpn``; ``package.module:function`` for a function that
             returns a :class:`Detector` and is called with ``weights`` where they are given; or ``results:FILE`` for the
             boxes of a COCO results file.
-        weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout (a file, an index of
-            shards or a folder); by default the published one, which is downloaded once.
+        weights: the checkpoint, in the authors', detrex's, mmdetection's or transformers' layout: a file, an index of
+            shards, a folder, or ``organisation/name:FILE`` of the hub; by default the published one, which is
+            downloaded once.
         features: what gives the feature maps for boxes of a file: a detector's name as above, ``torchvision:NAME`` or
             ``timm:NAME`` for a backbone; ``weights`` are then its own.
         ema: of a checkpoint with two sets of weights, whether to take the moving average; by default yes.
@@ -65,6 +66,7 @@ def load_detector(
 
 def _opened(name: str, weights: str | Path | None, features: str | None, ema: bool | None) -> Detector:
     """:func:`load_detector` before it is told what to look for."""
+    weights = None if weights is None else hub.local(weights)
     if name.startswith(RESULTS):
         return load_given(features, weights, Path(name.removeprefix(RESULTS)), ema=ema)
     if features is not None:
@@ -77,7 +79,7 @@ def _opened(name: str, weights: str | Path | None, features: str | None, ema: bo
     path = weights_path(name, weights)
     if path.is_dir() and name not in DETECTORS and not native(checkpoint.read_config(path)):
         adapter = importlib.import_module("refinebox.adapters.transformers")
-        detector: Detector = adapter.load(path, name if is_hub_id(name) else path.name)
+        detector: Detector = adapter.load(path, name if hub.is_id(name) else path.name)
         return detector
     state, metadata = checkpoint.read(path, ema)
     if metadata and metadata.get("kind") != "detector":
@@ -131,7 +133,7 @@ def load_features(name: str, weights: str | Path | None = None, *, ema: bool | N
     bare = importlib.import_module(f"refinebox.adapters.{BARE}")
     if not bare.is_backbone(library, model):
         return load_detector(name, weights, ema=ema)
-    state = None if weights is None else checkpoint.read(Path(weights), ema)[0]
+    state = None if weights is None else checkpoint.read(hub.local(weights), ema)[0]
     backbone: Detector = bare.build(state, bare.profile(library, model))
     return backbone
 
@@ -155,16 +157,16 @@ def weights_path(name: str, weights: str | Path | None = None) -> Path:
         ConnectionError: the weights could not be downloaded.
     """
     entry = DETECTORS.get(name)
-    if entry is None and not is_hub_id(name) and not name.endswith(".safetensors") and not Path(name).is_dir():
+    if entry is None and not hub.is_id(name) and not name.endswith(".safetensors") and not Path(name).is_dir():
         raise ValueError(
             f"unknown detector {name!r}{nearest(name)}; known: {', '.join(DETECTORS)}, the path of a .safetensors file "
             "or of a transformers folder, organisation/name of the Hugging Face hub, "
             f"{':NAME, '.join(LIBRARIES)}:NAME, or package.module:function"
         )
     if weights is not None:
-        return Path(weights)
-    if is_hub_id(name):
-        return hub.folder(name)
+        return hub.local(weights)
+    if hub.is_id(name):
+        return hub.local(name)
     if entry is None:
         return Path(name)
     if entry.bundled:
@@ -191,7 +193,7 @@ def weights_file(name: str, weights: str | Path | None = None) -> Path | None:
     if is_custom(name):
         return None
     if name.partition(":")[0] in LIBRARIES:
-        return None if weights is None else Path(weights)
+        return None if weights is None else hub.local(weights)
     return weights_path(name, weights)
 
 

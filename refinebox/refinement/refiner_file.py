@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from refinebox.detection.tensors import load_tensors
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, hub
 from refinebox.refinement.architecture import from_metadata
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refiner import Refiner
@@ -27,6 +27,7 @@ def load_refiner(path: str | Path) -> Refiner:
 
 def load_refiner_and_history(path: Path) -> tuple[Refiner, dict[str, Any]]:
     """The refiner and what its file says about its training; empty for a published file."""
+    path = hub.local(path)
     state, metadata = checkpoint.read(path)
     if metadata and metadata.get("kind") != "refiner":
         raise ValueError(

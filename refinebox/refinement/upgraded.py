@@ -13,7 +13,7 @@ from refinebox.detection.published import DETECTORS, refiner_file
 from refinebox.detection.tensors import load_tensors
 from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
 from refinebox.refinement.change import change, held_out
 from refinebox.refinement.exported import open_exported
@@ -81,6 +81,7 @@ def apply(
         "clipped": history.get("clipped"),
         "after": history.get("after"),
         "choice": history.get("choice"),
+        "data": history.get("data"),
     }
     tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
     tensors |= {f"refiner.{name}": tensor for name, tensor in refiner.state_dict().items()}
@@ -182,7 +183,7 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or something else, or its detector needs another ``builder``.
     """
-    path = Path(path)
+    path = hub.local(path)
     tensors, metadata = checkpoint.read(path)
     if metadata.get("kind") not in (KIND, "detector"):
         raise ValueError(
@@ -244,6 +245,9 @@ def open_model(
         return load_given(features, weights, ema=ema)
     if features is not None:
         raise ValueError(f"{name} has features of its own; leave out --features {features}, or the detector")
+    file = hub.local(name) if hub.is_id(name) else Path(name)
+    name = str(file) if file.is_file() else name
+    weights = None if weights is None else hub.local(weights)
     if weights is None and name.endswith(".onnx"):
         return open_exported(Path(name))
     if weights is None and name.endswith(".safetensors"):

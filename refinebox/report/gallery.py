@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-import torch
 from PIL import Image
-from torchvision.ops import box_convert
 
 from refinebox.analysis.gains import Gain, Placement
 from refinebox.data.annotations import CocoData, labelled_picture
@@ -92,6 +90,5 @@ def _known(boxes: Floats) -> Bools:
     return known
 
 
-def _xyxy(boxes: Floats) -> torch.Tensor:
-    converted: torch.Tensor = box_convert(torch.from_numpy(boxes), "xywh", "xyxy")
-    return converted
+def _xyxy(boxes: Floats) -> Floats:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

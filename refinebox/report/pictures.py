@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from refinebox.detection.output import Detections
+if TYPE_CHECKING:  # boxes may be arrays, which are drawn without torch
+    from torch import Tensor
+
+    from refinebox.detection.output import Detections
 
 # RGB of dashed, solid and thin boxes: told apart by anyone's eyes, and by their brightness where there is no colour
 BEFORE, AFTER, TRUTH = (255, 196, 0), (0, 90, 200), (255, 255, 255)
@@ -28,7 +33,7 @@ class Layer:
         captions: one for each box, or none at all.
     """
 
-    boxes: Tensor
+    boxes: "Tensor | NDArray[np.float64]"
     colour: Colour
     dashed: bool = False
     weight: float = 1.0
@@ -67,7 +72,7 @@ def contrast(colour: Colour) -> Colour:
 
 
 def detection_layers(
-    before: Detections | None, after: Detections, names: Mapping[int, str], threshold: float
+    before: "Detections | None", after: "Detections", names: Mapping[int, str], threshold: float
 ) -> list[Layer]:
     """Detections with a score of at least ``threshold``: old boxes dashed, the new ones solid with name and score."""
     kept = after.scores >= threshold
@@ -75,7 +80,7 @@ def detection_layers(
     return [solid] if before is None else [Layer(before.boxes[kept], BEFORE, dashed=True), solid]
 
 
-def named(found: Detections, names: Mapping[int, str], threshold: float) -> list[str]:
+def named(found: "Detections", names: Mapping[int, str], threshold: float) -> list[str]:
     """Name and score of each detection whose score is at least ``threshold``."""
     kept = found.scores >= threshold
     pairs = zip(found.labels[kept].tolist(), found.scores[kept].tolist(), strict=True)

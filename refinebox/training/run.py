@@ -96,6 +96,7 @@ class Run:
         detector, training, settings: what is trained on what, and how.
         categories: id and name of every score column in the data, to be written with the refiner.
         cached: whether features come from a cache, rounded, which a continued run must do alike.
+        data: where the images to learn from and those to judge by come from, to be written with the refiner.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Run:
         categories: list[dict[str, Any]],
         *,
         cached: bool = False,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         self.output, self.detector, self.settings, self.categories = output, detector, settings, categories
+        self.data = dict(data or {})
         self.configuration = configuration(detector, training, asdict(settings)) | {"cached": cached}
         self.writes = distributed.rank() == 0
         self.best, self.state = output / "best.safetensors", output / "last" / "state.safetensors"
@@ -164,7 +167,7 @@ class Run:
             self.board.epoch(line, steps)
         if progress.best is not None and progress.best["epoch"] == progress.epoch:
             kept = learner.averaged if progress.best["weights"] == "averaged" else learner.refiner
-            history = {**progress.best, "categories": self.categories}
+            history = {**progress.best, "categories": self.categories, "data": self.data}
             write_refiner(self.best, kept, self.detector, asdict(self.settings), history)
 
     def save(self, learner: Learner) -> None:

@@ -82,7 +82,8 @@ def train(
     judge = partial(detect.evaluate, model, others=others, workers=workers)
     own = Link.between(detector, training, categories)
     held_out_judge = partial(judge, held_out or learned, own, batch_size=part, unreadable=[])
-    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None)
+    data = {"train": training.origin(), "val": validation.origin()}
+    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
     run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
     with Interruption() as interruption:
         while not finished(run, learner, settings, held_out_judge):

@@ -10,7 +10,7 @@ from refinebox.detection import sources
 from refinebox.detection.detector import Detector, stride_of
 from refinebox.detection.extras import library
 from refinebox.detection.zoo import describe, is_custom, load_detector, weights_file
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, hub
 
 
 @pytest.mark.parametrize(
@@ -24,16 +24,22 @@ from refinebox.files import checkpoint
         ("../org/name", False),
         ("org/name/more", False),
         ("torchvision:fcos", False),
+        ("org/name:better.safetensors", True),
+        ("org/name:folder/mine.pth", True),
+        ("org/name:", False),
+        ("org/name.onnx", False),
+        ("C:/mine.pth", False),
+        ("C:\\folder\\mine.pth", False),
     ],
 )
 def test_names_of_the_hub(name: str, is_one: bool) -> None:
-    assert sources.is_hub_id(name) == is_one
+    assert hub.is_id(name) == is_one
 
 
 def test_a_path_is_no_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "org/name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert not sources.is_hub_id("org/name")
+    assert not hub.is_id("org/name")
 
 
 @pytest.mark.parametrize(

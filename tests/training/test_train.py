@@ -69,6 +69,8 @@ def test_run_folder_holds_everything(
     _, history = load_refiner_and_history(report.best)
     assert history["detector_sha256"] == detector.weights_sha256()
     assert (history["before"], history["after"]) == (report.before, report.after)
+    assert history["data"] == {"train": training.origin(), "val": validation.origin()}
+    assert history["data"]["train"]["file"] == "instances_train.json"
 
 
 def test_the_categories_that_were_learned_are_written(
