@@ -49,7 +49,9 @@ class TorchvisionDetector(Detector):
         images = torch.zeros(1, 3, *profile.input.canvas(self.probe_side, self.probe_side))
         body = getattr(network.backbone, "body", network.backbone)  # what comes before a pyramid
         with torch.no_grad():
-            self._taps = Taps([(layer, maps_in) for layer in layers(body)], self._run, images, backbone=network.backbone)
+            self._taps = Taps(
+                [(layer, maps_in) for layer in layers(body)], self._run, images, backbone=network.backbone
+            )
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:

@@ -21,6 +21,8 @@ def obstacle(detector: Detector, part: str = "whole") -> str | None:
     upgraded = IN_PARTS if isinstance(detector, RefinedDetector) else ""
     if base.takes_boxes:
         return f"it takes its boxes from a results file{upgraded}"
+    if base.takes_text:
+        return f"it is told in words what to look for, and a graph has no words{upgraded}"
     if base.obstacle:
         return base.obstacle + upgraded
     if base.profile.final.rule == "suppression":

@@ -150,8 +150,8 @@ class RefinerAlone(Part):
         """``refined_boxes`` ``[B, N, 4]`` in the frame of ``boxes``, and where scores are judged ``refined_scores``.
 
         Args:
-            maps: ``[B, C_l, h_l, w_l]`` for each stride, fine to coarse, as :class:`Features` gives them; before them the
-                images, where the refiner looks at these.
+            maps: ``[B, C_l, h_l, w_l]`` for each stride, fine to coarse, as :class:`Features` gives them; before
+                them the images, where the refiner looks at these.
             boxes: ``[B, N, 4]`` xyxy in pixels of the detector's input.
             sizes: ``[B, 2]`` (height, width) of the input without the padding, in pixels.
             scores: ``[B, N, K]`` the detector's, for a refiner with a quality head alone.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from refinebox.boxes import to_pixels
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
-from refinebox.refinement.architecture import SPATIAL
+from refinebox.refinement.architecture import Architecture
 from refinebox.refinement.description import described
 from refinebox.refinement.export import export, in_onnxruntime, session_of
 from refinebox.refinement.exported import METADATA_KEY, open_exported
@@ -31,9 +31,9 @@ onnxruntime = pytest.importorskip("onnxruntime", reason=MISSING)
 
 
 def upgrade(detector: Detector, *, quality: bool = True) -> RefinedDetector:
-    """With a refiner that moves boxes."""
+    """With a refiner that moves boxes; one that judges them looks at the pixels too."""
     torch.manual_seed(0)
-    refiner = Refiner(detector.channels, detector.strides, 1, SPATIAL)
+    refiner = Refiner(detector.channels, detector.strides, 1, Architecture(stem=quality))
     nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.1)
     if quality:
         refiner.quality = Quality(refiner.steps, len(detector.category_ids))
@@ -72,7 +72,7 @@ def test_the_parts_in_turn_are_the_whole(height: int, width: int, folder: Path, 
     maps = features.run(None, {key: given[key] for key in (entry.name for entry in features.get_inputs())})
     names = [output.name for output in features.get_outputs()]
     assert names == ["map_0", "map_1", "map_2", "map_3"]
-    given = {"boxes": boxes.numpy(), "sizes": sizes.numpy(), "scores": scores.numpy()}
+    given = {"images": images.numpy(), "boxes": boxes.numpy(), "sizes": sizes.numpy(), "scores": scores.numpy()}
     refined, rescored = refiner.run(None, dict(zip(names, maps, strict=True)) | given)
     torch.testing.assert_close(torch.from_numpy(refined), wanted, atol=1e-3, rtol=0)
     torch.testing.assert_close(
@@ -85,7 +85,7 @@ def test_a_box_that_is_not_finite_stays_so_and_alone(folder: Path, model: Refine
     images, sizes, boxes, scores, wanted = queries(model, 64, 96)
     boxes[0, 0, 1], boxes[1, 2] = torch.nan, torch.inf
     maps = {f"map_{level}": each.numpy() for level, each in enumerate(model.detector.features(images, sizes))}
-    given = {"boxes": boxes.numpy(), "sizes": sizes.numpy(), "scores": scores.numpy()}
+    given = {"images": images.numpy(), "boxes": boxes.numpy(), "sizes": sizes.numpy(), "scores": scores.numpy()}
     refined = torch.from_numpy(
         onnxruntime.InferenceSession(folder / "refiner.onnx").run(["refined_boxes"], maps | given)[0]
     )
@@ -109,7 +109,8 @@ print(json.loads(extra["refinebox.json"])["kind"], "torchvision" in sys.modules)
 
 def test_torch_alone_runs_its_own_kind(folder: Path, model: RefinedDetector, tmp_path: Path) -> None:
     images, sizes, boxes, scores, wanted = queries(model, 73, 51)
-    torch.save((list(model.detector.features(images, sizes)), boxes, sizes, scores), tmp_path / "given.pt")
+    maps = [images, *model.detector.features(images, sizes)]
+    torch.save((maps, boxes, sizes, scores), tmp_path / "given.pt")
     files = [str(path) for path in (folder / "refiner.pt2", tmp_path / "given.pt", tmp_path / "found.pt")]
     finished = subprocess.run(
         [sys.executable, "-I", "-c", FRESH, *files], cwd=tmp_path, capture_output=True, text=True, check=False
