@@ -46,6 +46,8 @@ class CoDino(Dino):
 class FrozenCoDino(FrozenDeformable):
     """Co-DINO as it is published, with soft-NMS over its detections."""
 
+    obstacle = "it ends in soft-NMS, which has no counterpart in a graph"
+
     def select(self, scores: Tensor, boxes: Tensor, sizes: Tensor) -> list[Detections]:
         """The best pairs, moved inside the image, after soft-NMS."""
         found = super().select(scores, boxes, sizes)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from refinebox.adapters.dino import Dino
 from refinebox.adapters.parts.deformable_attention import MultiLevelMemory
-from refinebox.adapters.parts.deformable_network import frozen_deformable, moved, on_levels
+from refinebox.adapters.parts.deformable_network import FrozenDeformable, frozen_deformable, moved, on_levels
 from refinebox.adapters.parts.deformable_sizes import DeformableSizes
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,6 +81,12 @@ class Ddq(Dino):
         return self.transformer.decoder.norm(content), boxes, kept
 
 
+class FrozenDdq(FrozenDeformable):
+    """DDQ-DETR as it is published."""
+
+    obstacle = "it suppresses queries between its layers, another number in every image"
+
+
 def surviving(boxes: Tensor, scores: Tensor, among: Tensor) -> Tensor:
     """``[B, Q]`` bool, which of the queries in ``among`` ``[B, Q]`` no better one of them covers."""
     survives = torch.zeros_like(among)
@@ -101,4 +107,4 @@ def distinct(boxes: Tensor, scores: Tensor) -> Tensor:
 def build(state: Mapping[str, Tensor], profile: Profile) -> Detector:
     """The frozen detector for a state dict in the authors' layout; errors are those of ``frozen_deformable``."""
     # queries that were suppressed have a score of 0, and give no detections however few are left
-    return frozen_deformable(Ddq, state, replace(profile, choice=Choice(above=0.0)), CONSTANTS)
+    return frozen_deformable(Ddq, state, replace(profile, choice=Choice(above=0.0)), CONSTANTS, FrozenDdq)

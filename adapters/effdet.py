@@ -34,6 +34,7 @@ class EfficientDet(Detector):
 
     anchors: Tensor
     memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+    obstacle = candidates.OBSTACLE
 
     def __init__(self, network: Any, anchors: Tensor, profile: Profile) -> None:
         super().__init__(profile)
@@ -42,7 +43,8 @@ class EfficientDet(Detector):
         self._limit = network.config.max_detection_points
         images = torch.zeros(1, 3, *profile.input.canvas(1, 1))
         with torch.no_grad():
-            self._taps = Taps([(layer, maps_in) for layer in layers(network.backbone)], network, images)
+            places = [(layer, maps_in) for layer in layers(network.backbone)]
+            self._taps = Taps(places, network, images, backbone=network.backbone)
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:

@@ -41,6 +41,7 @@ class LibreDetector(Detector):
     """
 
     memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+    obstacle = "libreyolo chooses its boxes outside the network, another number in every image"
 
     def __init__(self, model: Any, profile: Profile, convention: Convention) -> None:
         super().__init__(profile)

@@ -40,6 +40,7 @@ class TorchvisionDetector(Detector):
     """
 
     memory_format = torch.contiguous_format  # numbers are the library's to the last bit
+    obstacle = candidates.OBSTACLE
 
     def __init__(self, network: Any, profile: Profile) -> None:
         super().__init__(profile)
@@ -48,7 +49,9 @@ class TorchvisionDetector(Detector):
         images = torch.zeros(1, 3, *self.probe_canvas())
         body = getattr(network.backbone, "body", network.backbone)  # what comes before a pyramid
         with torch.no_grad():
-            self._taps = Taps([(layer, maps_in) for layer in layers(body)], self._run, images)
+            self._taps = Taps(
+                [(layer, maps_in) for layer in layers(body)], self._run, images, backbone=network.backbone
+            )
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
@@ -61,7 +64,7 @@ class TorchvisionDetector(Detector):
         return to_fractions(boxes[rows], size), scores
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        return self._taps.maps(images, sizes)
+        return self._taps.maps(images)
 
     def _run(self, images: Tensor, sizes: Tensor | None = None) -> list[Dense]:
         inside = [tuple(images.shape[-2:])] * len(images) if sizes is None else [tuple(size) for size in sizes.tolist()]

@@ -9,6 +9,7 @@ from typing import Annotated
 import benchmark_detectors
 import benchmark_epochs
 import benchmark_evaluation
+import benchmark_export
 import benchmark_processes
 import benchmark_scale
 import benchmark_training
@@ -22,8 +23,15 @@ PARTS = {
     "detectors": benchmark_detectors.measure,
     "evaluation": benchmark_evaluation.measure,
     "scale": benchmark_scale.measure,
+    "export": benchmark_export.measure,
 }
-SUMMARY = ("latency_ratio", "train_step_ratio", "refine_step_speedup", "cached_epoch_ratio")  # stand first in the JSON
+SUMMARY = (
+    "latency_ratio",
+    "added_cost",
+    "train_step_ratio",
+    "refine_step_speedup",
+    "cached_epoch_ratio",
+)  # stand first in the JSON
 
 
 def main(

@@ -3,17 +3,30 @@
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
+from typing import NamedTuple
 
 
-def side_by_side(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each, run in turn so that what else the machine does hits all alike; a first round is left out.
+class Seconds(NamedTuple):
+    """Medians: what a clock on the wall shows, and what the processor worked, which others cannot lengthen."""
+
+    wall: float
+    cpu: float
+
+
+def timed(functions: Sequence[Callable[[], object]], repeats: int) -> list[Seconds]:
+    """Of each, run in turn so that what else the machine does hits all alike; a first round is left out.
 
     The first round makes buffers and finds algorithms, which no later one does.
     """
-    times: list[list[float]] = [[] for _ in functions]
+    times: list[list[Seconds]] = [[] for _ in functions]
     for _ in range(repeats + 1):
         for function, found in zip(functions, times, strict=True):
-            start = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             function()
-            found.append(time.perf_counter() - start)
-    return [median(found[1:]) for found in times]
+            found.append(Seconds(time.perf_counter() - wall, time.process_time() - cpu))
+    return [Seconds(*map(median, zip(*found[1:], strict=True))) for found in times]
+
+
+def side_by_side(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """The median seconds on the wall of each; see :func:`timed`."""
+    return [seconds.wall for seconds in timed(functions, repeats)]

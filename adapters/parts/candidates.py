@@ -13,6 +13,7 @@ from refinebox.detection.choice import Choice, choose
 ROWS = 300  # candidates of an image, where the detector does not return more detections
 VOTERS = 1000  # where suppressed boxes vote, and so are wanted too
 SLACK = 1e-4  # of an overlap, far more than rounding is worth and far less than anybody would notice
+OBSTACLE = "it suppresses overlapping boxes, which keeps another number of them in every image"  # to exporting
 DISTINCT = 0.7  # overlap above which two boxes are candidates for the same object, whatever their categories
 
 

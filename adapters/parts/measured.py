@@ -35,12 +35,11 @@ class Convention:
 
     def applied(self, images: Tensor, sizes: Tensor) -> Tensor:
         """Our ``[B, 3, H, W]`` images as the library makes them; ``sizes`` ``[B, 2]`` are without padding."""
-        theirs = images[:, list(self.channels)]
+        rows = torch.arange(images.shape[-2], device=images.device) < sizes[:, :1]  # [B, H]
+        columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # [B, W]
+        inside = (rows[:, :, None] & columns[:, None, :])[:, None]  # [B, 1, H, W]
         fill = images.new_tensor(self.padding)[:, None, None]
-        for image, (height, width) in zip(theirs, sizes.tolist(), strict=True):
-            image[:, height:] = fill
-            image[:, :, width:] = fill
-        return theirs
+        return torch.where(inside, images[:, list(self.channels)], fill)
 
 
 def measure(preprocess: Callable[[Image.Image], Any]) -> tuple[InputFormat, Convention]:

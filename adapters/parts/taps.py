@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from refinebox.detection.detector import stride_of
@@ -23,6 +24,8 @@ class Taps:
         run: runs the network on images, and on whatever else a call passes.
         images: ``[B, 3, H, W]`` to run it on first, to see which maps there are.
         returned: whether maps that the network returns count, which are predictions where no backbone is set apart.
+        backbone: runs on images what all places lie in, for graphs that are exported, which cannot stop halfway; by
+            default they run everything.
 
     Raises:
         ValueError: there is no map of a stride up to 32.
@@ -35,8 +38,9 @@ class Taps:
         images: Tensor,
         *,
         returned: bool = True,
+        backbone: Callable[[Tensor], Any] | None = None,
     ) -> None:
-        self._places, self._run = tuple(places), run
+        self._places, self._run, self._backbone = tuple(places), run, backbone
         self._wanted: frozenset[tuple[int, int]] = frozenset()
         output, caught = self._through(images)
         predictions = set() if returned else {id(tensor) for tensor in _maps(output)}
@@ -57,10 +61,17 @@ class Taps:
 
     def maps(self, images: Tensor, *others: Any) -> tuple[Tensor, ...]:
         """The maps alone; the network stops once it has them."""
-        caught = self._through(images, *others, only=True)[1]
+        if not torch.compiler.is_exporting():
+            caught = self._through(images, *others, only=True)[1]
+        elif self._backbone is None:
+            caught = self._through(images, *others)[1]
+        else:
+            caught = self._through(images, run=self._backbone)[1]
         return tuple(caught[key] for key in self._order)
 
-    def _through(self, images: Tensor, *others: Any, only: bool = False) -> tuple[Any, dict[tuple[int, int], Tensor]]:
+    def _through(
+        self, images: Tensor, *others: Any, only: bool = False, run: Callable[..., Any] | None = None
+    ) -> tuple[Any, dict[tuple[int, int], Tensor]]:
         caught: dict[tuple[int, int], Tensor] = {}
 
         def catch(place: int, reader: Reader) -> Callable[[nn.Module, Any, Any], None]:
@@ -77,7 +88,7 @@ class Taps:
             module.register_forward_hook(catch(place, reader)) for place, (module, reader) in enumerate(self._places)
         ]
         try:
-            return self._run(images, *others), caught
+            return (run or self._run)(images, *others), caught
         except _Enough:
             return None, caught
         finally:

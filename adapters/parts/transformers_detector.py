@@ -39,13 +39,16 @@ class TransformersDetector(Detector):
                 raise ValueError(f"{profile.name} gives no boxes and logits; expected an object detector")
             self._taps = Taps(places(network), self._run, images)
             self._masked = profile.input.fit != "stretch" and self._looks_at_masks(images)
+        self._apart = not self._masked and not profile.input.fixed
+        if self._apart:
+            self.obstacle = "it looks at images of different sizes one by one"
         known = len(profile.category_ids)
         if known and output.logits.shape[-1] == known + 1:  # no-object has a column
             self.profile = replace(profile, classification="softmax", choice=None)
         self.freeze()
 
     def detect(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        if not self._masked and len(images) > 1 and (sizes != sizes[0]).any():
+        if self._apart and len(images) > 1 and (sizes != sizes[0]).any():
             return self._one_by_one(images, sizes)
         output, features = self._taps(images, inside(images, sizes) if self._masked else None)
         boxes = enclosing(output.pred_boxes)
@@ -55,7 +58,7 @@ class TransformersDetector(Detector):
         return DetectorOutput(features, boxes, output.logits)
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
-        if not self._masked and len(images) > 1 and (sizes != sizes[0]).any():
+        if self._apart and len(images) > 1 and (sizes != sizes[0]).any():
             return self._one_by_one(images, sizes).features
         return self._taps.maps(images)
 

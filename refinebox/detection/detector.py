@@ -47,12 +47,14 @@ class Detector(nn.Module):
         probe_side: side of the black image that strides and channels are measured on, in pixels.
         takes_boxes: whether it takes boxes instead of finding its own.
         takes_text: whether it is told in words what to look for, so that its categories are whatever is asked for.
+        obstacle: why it cannot be exported whole, in words; empty where nothing stands against it.
     """
 
     memory_format: torch.memory_format = torch.channels_last
     probe_side = 128
     takes_boxes = False
     takes_text = False
+    obstacle = ""
 
     def __init__(self, profile: Profile) -> None:
         super().__init__()

@@ -1,12 +1,15 @@
 """What is in a file that refinebox reads or wrote, in words."""
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
 from refinebox.refinement.change import held_out
-from refinebox.refinement.exported import open_exported
+from refinebox.refinement.exported import METADATA_KEY, read_exported
+from refinebox.refinement.proof import Proof
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import build_refiner
 
@@ -19,7 +22,9 @@ def described(path: Path) -> dict[str, str]:
         ValueError: the file is damaged, or holds nothing of refinebox's.
     """
     if path.suffix == ".onnx":
-        return about_exported(open_exported(path).metadata)
+        return about_exported(read_exported(path)[1])
+    if path.suffix == ".pt2":
+        return about_exported(read_program(path))
     tensors, metadata = checkpoint.read(path)
     kind = metadata.get("kind", "refiner")
     lines = {"kind": kind if metadata else "refiner, as published"}
@@ -36,15 +41,36 @@ def described(path: Path) -> dict[str, str]:
     return lines | about_gain(metadata)
 
 
+def read_program(path: Path) -> dict[str, Any]:
+    """The metadata of a ``.pt2`` file that refinebox wrote, without its graph.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or refinebox did not write it.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file at {path}; check the path")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(f"/{METADATA_KEY}.json")]
+            return dict(json.loads(archive.read(names[0])))
+    except (zipfile.BadZipFile, IndexError) as error:
+        raise ValueError(f"{path} is damaged or not from refinebox; expected what refinebox export wrote") from error
+
+
 def about_exported(metadata: dict[str, Any]) -> dict[str, str]:
-    """Of an ONNX file."""
-    proof = metadata["proof"]
-    return {
-        "kind": f"{metadata['kind']}, {'upgraded' if metadata['upgraded'] else 'plain'}",
+    """Of an exported file."""
+    proof = Proof(**{"maps": None, **metadata["proof"]})
+    kind = f"{metadata['kind']}, {'upgraded' if metadata['upgraded'] else 'plain'}"
+    lines = {
+        "kind": f"{kind}, in half precision" if metadata.get("precision") == "float16" else kind,
         **about_detector(metadata["detector"]),
         "exported by": f"refinebox {metadata['version']} (detector's sha256 {metadata['sha256'][:12]})",
-        "proof": f"at most {proof['boxes']:.2g} pixels and {proof['scores']:.2g} of a score from torch",
+        "proof": f"at most {proof.told()} from torch",
     }
+    if ap := metadata.get("judged", {}).get("AP"):
+        lines["AP"] = f"{ap['exported']:.2f} on {ap['images']} images, torch {ap['torch']:.2f}"
+    return lines
 
 
 def about_detector(detector: dict[str, Any]) -> dict[str, str]:

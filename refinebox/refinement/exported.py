@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from refinebox.data.proposals import Proposals
 from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
-from refinebox.detection.output import DetectorOutput
+from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.zoo import profile_from
 
-KIND = "exported detector"
+KIND = "exported detector"  # whole; parts have other kinds, refinement/parts.py
 METADATA_KEY = "refinebox"
 LEAST = (1, 18)  # of onnxruntime, which reads files of the form that torch writes
 
@@ -47,6 +48,13 @@ class ExportedDetector(Detector):
         found = [torch.from_numpy(array).to(images.device) for array in self.session.run(names, given)]
         return [DetectorOutput((), boxes, scores) for boxes, scores in zip(found[::2], found[1::2], strict=True)]
 
+    def finish(self, detections: Detections, size: tuple[int, int]) -> Detections:
+        """As the exported detector's own code does; see :meth:`Detector.finish`."""
+        finished = super().finish(detections, size)
+        if not self.metadata.get("trims"):
+            return finished
+        return replace(finished, boxes=clip_boxes_to_image(finished.boxes, size))
+
     def weights_sha256(self) -> str:
         """Of the detector that was exported."""
         return str(self.metadata["sha256"])
@@ -74,8 +82,18 @@ def open_exported(path: Path) -> ExportedDetector:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: onnxruntime is missing or old, or refinebox did not write the file, or it is damaged.
+        ValueError: onnxruntime is missing or old, or refinebox did not write the file, or it is damaged or a part.
     """
+    session, metadata = read_exported(path)
+    if metadata["kind"] != KIND:
+        raise ValueError(
+            f"{path} holds {metadata['kind']}, which finds nothing alone; name a detector that was exported whole"
+        )
+    return as_detector(session, metadata, str(path))
+
+
+def read_exported(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The session and the metadata of an ONNX file that refinebox wrote, whole or a part; errors as above."""
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}; check the path")
     try:
@@ -83,10 +101,15 @@ def open_exported(path: Path) -> ExportedDetector:
     except RuntimeError as error:
         raise ValueError(f"{path} is damaged or no ONNX file; export it again") from error
     metadata = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY, "{}"))
-    if metadata.get("kind") != KIND:
+    if not str(metadata.get("kind")).startswith("exported"):
         raise ValueError(f"{path} is not from refinebox; expected what refinebox export wrote")
+    return session, metadata
+
+
+def as_detector(session: Any, metadata: dict[str, Any], where: str) -> ExportedDetector:
+    """The detector in a session; ``where`` names its file in messages."""
     kind = ExportedUpgraded if metadata["upgraded"] else ExportedDetector
-    return kind(session, metadata, str(path))
+    return kind(session, metadata, where)
 
 
 def open_session(model: bytes) -> Any:
@@ -96,13 +119,7 @@ def open_session(model: bytes) -> Any:
         ValueError: onnxruntime is missing or old.
         RuntimeError: it cannot read the model.
     """
-    onnxruntime = library("onnxruntime", "onnx")
-    version = onnxruntime.__version__
-    if tuple(int(part) for part in version.split(".")[:2]) < LEAST:
-        raise ValueError(
-            f"onnxruntime {version} is too old; expected {'.'.join(map(str, LEAST))} or later: "
-            "pip install --upgrade onnxruntime"
-        )
+    onnxruntime = runtime()
     there = onnxruntime.get_available_providers()
     wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
     options = onnxruntime.SessionOptions()
@@ -112,3 +129,19 @@ def open_session(model: bytes) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=wanted)
     except Exception as error:  # of classes of its own, which share no base but this
         raise RuntimeError(str(error)) from error
+
+
+def runtime() -> Any:
+    """The module onnxruntime.
+
+    Raises:
+        ValueError: it is missing or old.
+    """
+    onnxruntime = library("onnxruntime", "onnx")
+    version = onnxruntime.__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < LEAST:
+        raise ValueError(
+            f"onnxruntime {version} is too old; expected {'.'.join(map(str, LEAST))} or later: "
+            "pip install --upgrade onnxruntime"
+        )
+    return onnxruntime

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from refinebox.refinement.gathered import gathered
+
 ROI_SIDE = 7
 
 
@@ -24,36 +26,19 @@ def pool(
     """
     rois = torch.cat([image[:, None].to(pixels), enlarged(pixels, enlargement)], dim=1)  # [M, 5]
     level_of = levels(pixels, strides)
-    if torch.compiler.is_exporting():
-        return everywhere(pyramid, strides, rois, level_of)
-    # torchvision's RoIAlign ends the process at a box that is not finite; here its features are not finite either, and
-    # whoever looks at the moved box says so
+    # torchvision's RoIAlign ends the process at a box that is not finite, and an exported graph the batch; here its
+    # features are not finite either, and whoever looks at the moved box says so
     unbounded = ~rois.isfinite().all(1)  # [M]
     rois = rois.masked_fill(unbounded[:, None], 0)
+    if torch.compiler.is_exporting():
+        pooled = gathered(pyramid, strides, rois, level_of, ROI_SIDE)
+        return pooled.masked_fill(unbounded[:, None, None, None], torch.nan)
     pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], ROI_SIDE, ROI_SIDE)
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
         # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
         rows = (level_of == level).nonzero()[:, 0]
         pooled[rows] = roi_align(feature, rois[rows], ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)
     return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan)
-
-
-def everywhere(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, level_of: Tensor) -> Tensor:
-    """What :func:`pool` returns, from all levels for every box and then its own chosen.
-
-    It pools as often as there are levels; in return no shape depends on the boxes, which exported graphs need.
-
-    Args:
-        pyramid, strides: as for :func:`pool`.
-        rois: ``[M, 5]`` image of the batch, then xyxy in pixels.
-        level_of: ``[M]`` int64, each box's place in ``strides``.
-    """
-    chosen = level_of[:, None, None, None]  # [M, 1, 1, 1]
-    pooled = rois.new_zeros(())
-    for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
-        here = roi_align(feature, rois, ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)  # [M, C, 7, 7]
-        pooled = torch.where(chosen == level, here, pooled)
-    return pooled
 
 
 def enlarged(pixels: Tensor, enlargement: float) -> Tensor:

@@ -116,7 +116,9 @@ class RefinedDetector(Detector):
 
 def looked(refiner: Refiner, features: Sequence[Tensor], boxes: Tensor, sizes: Tensor) -> tuple[list[Tensor], Tensor]:
     """The boxes ``[B, N, 4]`` before and after each step, and ``[B, N, 64]`` what the head saw of them last."""
-    image = torch.arange(boxes.shape[0], device=boxes.device).repeat_interleave(boxes.shape[1])  # [B * N]
+    count, each = boxes.shape[:2]
+    # repeat_interleave would be this, but for exported graphs in which the number of boxes is open
+    image = torch.arange(count, device=boxes.device)[:, None].expand(count, each).flatten()  # [B * N]
     steps, seen = refiner.refine_and_look(features, boxes.flatten(0, 1), image, sizes)
     return [boxes, *(step.view_as(boxes) for step in steps)], seen.view(*boxes.shape[:2], seen.shape[-1])
 

@@ -172,3 +172,28 @@ def test_without_the_hub_one_line_says_what_to_put_where(monkeypatch: pytest.Mon
     )
     with pytest.raises(ConnectionError, match=expected):
         load_detector("org/some")
+
+
+def test_a_real_time_detector_is_exported_with_an_open_batch(tmp_path: Path) -> None:
+    """The library asks for the length of a batch, which would fix it; and asserts what ONNX cannot say."""
+    pytest.importorskip("onnxscript", reason="an extra: pip install 'refinebox[onnx]'")
+    from refinebox.refinement.export import export
+
+    network = build("rt_detr_v2")
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() in (2, 4) and "embed" not in name:
+            torch.nn.init.kaiming_normal_(tensor)  # or nothing reaches the queries, and all are ranked the same
+    network.save_pretrained(tmp_path)
+    processor("rt_detr_v2").save_pretrained(tmp_path)
+    proof = export(load_detector(str(tmp_path)), tmp_path / "x.onnx").proof
+    assert proof.boxes is not None
+    assert proof.boxes < 0.01
+    assert (proof.batches, proof.sizes) == ((1, 3), ((128, 128),))
+
+
+def test_a_family_that_sees_images_one_by_one_says_why_it_is_not_exported(tmp_path: Path) -> None:
+    from refinebox.refinement.export import export
+
+    expected = "cannot be exported: it looks at images of different sizes one by one$"
+    with pytest.raises(ValueError, match=expected):
+        export(load_detector(str(saved("yolos", tmp_path))), tmp_path / "x.onnx")

@@ -15,16 +15,26 @@ from invocation import done, run, the_line
 from torch import Tensor, nn
 
 from refinebox.boxes import to_pixels
-from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
+from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.zoo import describe, load_detector
 from refinebox.files import checkpoint
 from refinebox.refinement import export as module
-from refinebox.refinement.export import OPSET, export, prove, traced
-from refinebox.refinement.exported import METADATA_KEY, ExportedUpgraded, open_exported, open_session
+from refinebox.refinement.export import OPSET, export, in_onnxruntime, to_onnx
+from refinebox.refinement.exported import (
+    METADATA_KEY,
+    ExportedDetector,
+    ExportedUpgraded,
+    open_exported,
+    open_session,
+)
+from refinebox.refinement.obstacle import obstacle, trims
+from refinebox.refinement.parts import Whole
+from refinebox.refinement.proof import prove
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
+from refinebox.refinement.tracing import traced
 from refinebox.refinement.upgraded import apply, load, open_model
 from refinebox.training.run import write_refiner
 
@@ -42,7 +52,7 @@ def upgraded(folder: Path) -> RefinedDetector:
     """The bundled detector, whose scores are apart, with a refiner that moves boxes and a head that changes scores."""
     detector = load_detector("dab-detr-shapes")
     torch.manual_seed(0)
-    refiner = Refiner(detector.channels, detector.strides)
+    refiner = Refiner(detector.channels, detector.strides, steps=2)
     nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.1)
     refiner.quality = Quality(refiner.steps, 6)
     write_refiner(folder / "best.safetensors", refiner, detector, {}, {"before": None, "after": None})
@@ -56,12 +66,13 @@ def upgraded(folder: Path) -> RefinedDetector:
 
 
 @pytest.fixture(scope="module")
-def file(upgraded: RefinedDetector, folder: Path) -> Path:
-    """Exported by the command."""
+def file(upgraded: RefinedDetector, folder: Path, shapes_folder: Path) -> Path:
+    """Exported by the command, which compares AP too."""
     path = folder / "better.onnx"
-    line = done("export", folder / "better.safetensors", "--output", path)
-    assert line.startswith(f"wrote {path} (")
-    assert "in batches of 1 and 3 of 192 x 144 and " in line
+    lines = done("export", folder / "better.safetensors", "--output", path, "--data", shapes_folder).splitlines()
+    assert lines[-2].startswith(f"wrote {path} (")
+    assert "in batches of 1 and 3 of 192 x 144 and " in lines[-2]
+    assert re.fullmatch(r"AP of 4 images: (\S+) in torch, \1 in onnxruntime \([+-]0\.00\)", lines[-1])
     return path
 
 
@@ -123,15 +134,7 @@ def test_the_graph_is_as_it_should_be(file: Path) -> None:
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [OPSET]
     operators = [node.op_type for node in model.graph.node]
     assert "LayerNormalization" in operators
-    assert "NonZero" not in operators
-    modes = {
-        attribute.s
-        for node in model.graph.node
-        if node.op_type == "RoiAlign"
-        for attribute in node.attribute
-        if attribute.name == "coordinate_transformation_mode"
-    }
-    assert modes == {b"half_pixel"}
+    assert not {"NonZero", "RoiAlign", "NonMaxSuppression", "If", "Loop"} & set(operators)
     free = [dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim]
     assert [bool(name) for name in free] == [True, False, True, True]
 
@@ -148,9 +151,13 @@ def test_the_file_says_what_it_is(
     assert 0 <= metadata["proof"]["boxes"] < 0.1
     assert 0 < metadata["proof"]["scores"] < 1e-4
     lines = done("info", file).splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["kind", "detector", "exported by", "proof"]
+    assert [line.partition(":")[0] for line in lines] == ["kind", "detector", "exported by", "proof", "AP"]
     assert lines[0].endswith(" exported detector, upgraded")
-    assert re.search(r"at most \S+ pixels and \S+ of a score from torch$", lines[-1])
+    assert re.search(r"at most \S+ pixels and \S+ of a score from torch$", lines[-2])
+    ap = metadata["judged"]["AP"]
+    assert ap["images"] == 4
+    assert ap["exported"] == pytest.approx(ap["torch"], abs=0.01)
+    assert lines[-1].endswith(f"{ap['exported']:.2f} on 4 images, torch {ap['torch']:.2f}")
 
 
 def test_eval_and_predict_give_what_the_checkpoint_gives(
@@ -185,16 +192,22 @@ def test_nothing_can_be_trained_on_it(file: Path, shapes_folder: Path, tmp_path:
 
 
 def test_deformable_attention_is_exported() -> None:
-    detector = tiny_families.build("dino")
-    proof = prove(traced(detector).SerializeToString(), detector)
+    part = Whole(tiny_families.build("dino"))
+    proof = prove(in_onnxruntime(opened(part), part), part)
+    assert proof.boxes is not None
     assert proof.boxes < 0.1
+
+
+def opened(part: Whole) -> Any:
+    return open_session(to_onnx(traced(part), part).SerializeToString())
 
 
 def test_a_choice_of_every_query_is_exported() -> None:
     detector = tiny_families.build("detr")
     images, inside = batch((64, 80), (60, 70))
-    session = open_session(traced(detector).SerializeToString())
-    found = session.run(["boxes", "scores", "labels"], {"images": images.numpy(), "sizes": inside.numpy()})
+    found = opened(Whole(detector)).run(
+        ["boxes", "scores", "labels"], {"images": images.numpy(), "sizes": inside.numpy()}
+    )
     boxes, scores, labels = map(torch.from_numpy, found)
     output = detector(images, inside)
     chosen = detector.select(detector.scores(output.logits), output.boxes, inside)
@@ -205,26 +218,66 @@ def test_a_choice_of_every_query_is_exported() -> None:
         assert torch.equal(labels[index], wanted.labels[order])
 
 
-def test_what_depends_on_the_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected = "^tiny-ddq cannot be exported: a shape in it depends on what is in the image, as after a suppression$"
+def test_what_depends_on_the_image_is_refused(tmp_path: Path) -> None:
+    expected = "^tiny-ddq cannot be exported: it suppresses queries between its layers, another number in every image$"
     with pytest.raises(ValueError, match=expected):
         export(tiny_families.build("ddq"), tmp_path / "ddq.onnx")
+
+
+@pytest.mark.parametrize(
+    ("unlucky", "expected"),
+    [
+        (
+            lambda boxes: boxes[boxes[:, 0, 0] > 0.5],
+            "a shape in it depends on what is in the image, as after a suppress",
+        ),
+        (
+            lambda boxes: boxes.view(3, -1, 4),
+            "its code makes a number of the size of a batch, which a graph has to leave",
+        ),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_said_in_a_line(
+    unlucky: Any,
+    expected: str,
+    detector: Detector,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    detect = detector.detect
+
+    def spoiled(images: Tensor, sizes: Tensor) -> DetectorOutput:
+        output = detect(images, sizes)
+        return replace(output, boxes=unlucky(output.boxes) + 0.0)
+
+    monkeypatch.setattr(detector, "detect", spoiled)
+    with pytest.raises(ValueError, match=f"^tiny cannot be exported: {expected}[^\n]*$"):
+        export(detector, tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
 
 
-def test_suppression_is_refused(detector: Detector, tmp_path: Path) -> None:
-    detector.profile = replace(detector.profile, choice=Choice("suppression"))
-    expected = "^tiny cannot be exported: it ends in suppression, which keeps another number of boxes in every image$"
-    with pytest.raises(ValueError, match=expected):
-        export(detector, tmp_path / "x.onnx")
+def test_what_mmdetection_cuts_in_the_end_is_cut(tmp_path: Path) -> None:
+    detector = tiny_families.build("dino")
+    assert trims(detector) is False
+    detector.profile = replace(detector.profile, layout="mmdet3")
+    assert trims(detector) is True
+    assert obstacle(detector) is None
+    exported = ExportedDetector(None, {"detector": describe(detector), "trims": True}, "x.onnx")
+    given = Detections(torch.tensor([[-5.0, 2.0, 90.0, 20.0]]), torch.ones(1), torch.ones(1, dtype=torch.int64))
+    assert torch.equal(exported.finish(given, (30, 40)).boxes, detector.finish(given, (30, 40)).boxes)
+    assert exported.finish(given, (30, 40)).boxes.tolist() == [[0.0, 2.0, 40.0, 20.0]]
 
 
 def test_a_difference_is_an_error_and_leaves_the_old_file(
     file: Path, upgraded: RefinedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "traced", lambda detector: onnx.load(file))
-    other = RefinedDetector(upgraded.detector, Refiner(upgraded.channels, upgraded.strides))  # not what the file holds
+    monkeypatch.setattr(module, "traced", lambda part: None)
+    monkeypatch.setattr(module, "to_onnx", lambda program, part: onnx.load(file))
+    other = RefinedDetector(
+        upgraded.detector, Refiner(upgraded.channels, upgraded.strides, 2)
+    )  # not what the file holds
     (tmp_path / "old.onnx").write_text("old")
     expected = r"^the exported dab_detr_shapes differs from torch by up to \S+ pixels and \S+ of a score, expected"
     with pytest.raises(ValueError, match=expected):
@@ -258,6 +311,8 @@ def test_an_old_onnxruntime_is_named(file: Path, monkeypatch: pytest.MonkeyPatch
     expected = r"^onnxruntime 1\.17\.3 is too old; expected 1\.18 or later: pip install --upgrade onnxruntime$"
     with pytest.raises(ValueError, match=expected):
         open_exported(file)
+    line = the_line(run("export", file.with_suffix(".safetensors"), "--output", file.with_name("new.onnx")))
+    assert re.fullmatch(expected.replace("^", "refinebox: "), line)
 
 
 def test_a_missing_library_is_named(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,11 +324,22 @@ def test_a_missing_library_is_named(detector: Detector, tmp_path: Path, monkeypa
         export(detector, tmp_path / "x.onnx")
 
 
-def test_the_name_must_say_what_it_is(folder: Path, upgraded: RefinedDetector, tmp_path: Path) -> None:
-    line = the_line(run("export", folder / "better.safetensors", "--output", tmp_path / "better.pt"))
-    assert line.endswith("better.pt does not end in .onnx, by which refinebox knows such files; name one that does")
-
-
-def test_an_output_that_is_a_folder_is_named(folder: Path, upgraded: RefinedDetector, tmp_path: Path) -> None:
-    line = the_line(run("export", folder / "better.safetensors", "--output", tmp_path))
-    assert line == f"refinebox: {tmp_path} is a folder; name a file to write"
+@pytest.mark.parametrize(
+    ("output", "options", "expected"),
+    [
+        ("x.pt", [], "x.pt does not end in .onnx or .pt2, by which the kind of file is known; name one that does"),
+        ("", [], "is a folder; name a file to write"),
+        ("old.onnx", [], "old.onnx exists; name another file, or pass --force to replace it once the new one is"),
+        ("x.pt2", ["--half"], "half precision is for .onnx files, and .*x.pt2 is none; leave it out, or name one"),
+        ("x.onnx", ["--part", "features", "--data", "."], "AP is measured of a whole .onnx file; leave out the data, "),
+        ("x.pt2", ["--data", "."], "AP is measured of a whole .onnx file; leave out the data, or export that"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_any_work(
+    output: str, options: list[str], expected: str, folder: Path, upgraded: RefinedDetector, tmp_path: Path
+) -> None:
+    (tmp_path / "old.onnx").write_text("old")
+    line = the_line(run("export", folder / "better.safetensors", "--output", tmp_path / output, *options))
+    assert re.search(expected, line)
+    assert [path.name for path in tmp_path.iterdir()] == ["old.onnx"]
+    assert (tmp_path / "old.onnx").read_text() == "old"

@@ -32,6 +32,15 @@ def test_latency(script: ModuleType, small: Detector) -> None:
     assert figures["latency_ratio"] == pytest.approx(figures["upgraded detector, s"] / figures["frozen detector, s"])
 
 
+def test_added_cost(script: ModuleType, small: Detector) -> None:
+    threads = torch.get_num_threads()
+    figures = script.added(small, SIZE, repeats=2)
+    assert positive(figures) >= {"added_cost, published", "added_cost, spatial", "added_cost, spatial with quality"}
+    seconds = figures["refining, spatial with quality, CPU s"] / figures["frozen detector, CPU s"]
+    assert figures["added_cost"] == pytest.approx(seconds)
+    assert torch.get_num_threads() == threads
+
+
 def test_training(script: ModuleType, small: Detector) -> None:
     figures = script.training(small, 2, SIZE, repeats=2)
     assert "train_step_ratio" in positive(figures)

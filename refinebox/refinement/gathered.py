@@ -1,0 +1,59 @@
+"""RoIAlign from many levels at once without a shape that depends on the boxes, for graphs that are exported.
+
+The levels are laid end to end as one table of cells. A box reads its samples from its own part of the table, so every
+box is pooled once, where RoIAlign itself would have to pool it from every level.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SAMPLES = 2  # of a bin and side, as everywhere
+
+
+def gathered(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, level_of: Tensor, side: int) -> Tensor:
+    """``[M, C, side, side]`` what aligned RoIAlign gives for each box on its own level, but for rounding.
+
+    Args:
+        pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse.
+        strides: of the levels, in pixels.
+        rois: ``[M, 5]`` image of the batch, then xyxy in pixels; finite.
+        level_of: ``[M]`` int64, each box's place in ``strides``.
+        side: bins of a side.
+    """
+    cells = torch.cat([level.flatten(2) for level in pyramid], dim=2).transpose(1, 2)  # [B, L, C]
+    extent = torch.tensor([tuple(level.shape[-2:]) for level in pyramid], device=rois.device)  # [levels, 2] (h, w)
+    first = F.pad(extent.prod(1).cumsum(0), (1, -1))  # [levels] where each level begins
+    start = rois[:, 0].long() * cells.shape[1] + first[level_of]  # [M]
+    corners = rois[:, 1:] / torch.tensor(strides, dtype=rois.dtype, device=rois.device)[level_of, None] - 0.5
+    columns, across = taps(corners[:, 0], corners[:, 2], extent[level_of, 1], side)  # [M, side, 4]
+    rows, down = taps(corners[:, 1], corners[:, 3], extent[level_of, 0], side)
+    begins = start[:, None, None] + rows * extent[level_of, 1, None, None]  # [M, side, 4]
+    index = (begins[:, :, None, :, None] + columns[:, None, :, None, :]).flatten(3)  # [M, side, side, 16]
+    share = (down[:, :, None, :, None] * across[:, None, :, None, :]).flatten(3)
+    pooled = share[..., None, :] @ cells.flatten(0, 1)[index]  # [M, side, side, 1, C]
+    return pooled[..., 0, :].permute(0, 3, 1, 2)
+
+
+def taps(low: Tensor, high: Tensor, cells: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Along one axis, ``[M, side, 4]`` cells that a bin reads, int64, and the share of each.
+
+    As in RoIAlign, a sample up to one cell outside the map reads the outermost, and one farther out reads nothing.
+
+    Args:
+        low, high: ``[M]`` where each box begins and ends, 0 at the centre of the first cell.
+        cells: ``[M]`` int64, of the map.
+        side: bins.
+    """
+    last = (cells[:, None] - 1).to(low)
+    places = (torch.arange(SAMPLES * side, device=low.device, dtype=low.dtype) + 0.5) / (SAMPLES * side)
+    at = low[:, None] + (high - low)[:, None] * places  # [M, 2 * side]
+    inside = (at >= -1) & (at <= last + 1)
+    at = at.clamp(min=0).minimum(last)
+    before = at.floor()
+    part = at - before  # how far between two cells
+    index = torch.stack([before, (before + 1).minimum(last)], dim=-1).long()  # [M, 2 * side, 2]
+    share = torch.stack([1 - part, part], dim=-1) * inside[..., None] / SAMPLES
+    return index.view(-1, side, 2 * SAMPLES), share.view(-1, side, 2 * SAMPLES)
