@@ -1,7 +1,7 @@
 """Draws the six pictures of docs/concepts.md from a finished training of the bundled detector.
 
 refinebox demo --output demo
-refinebox train --detector dab-detr-shapes --data demo/data --output run --epochs 4 --augmentation flip --quality
+refinebox train --detector dab-detr-shapes --data demo/data --output run --epochs 4 --steps 3 --quality
 python scripts/draw_method.py --refiner run/best.safetensors --data demo/data --output docs/pictures
 """
 
@@ -98,7 +98,7 @@ def look(model: RefinedDetector, data: CocoData, link: Link) -> list[Seen]:
         output = model.detector(batch.images, batch.sizes)
         pairs = match(model.scores(output.logits), output.boxes, batch.targets, model.profile.classification)
         boxes = output.boxes[0, pairs.query]
-        stages, _ = looked(model.refiner, output.features, boxes[None], batch.sizes)
+        stages, _ = looked(model.refiner, model.refiner.reads(output), boxes[None], batch.sizes)
         image = annotations.labelled_picture(data, data.images[index])
         found.append(Seen(image, output.features, boxes, pairs.boxes, [stage[0] for stage in stages], batch.sizes))
     return found
@@ -130,11 +130,11 @@ def read(seen: Seen, model: RefinedDetector) -> Image.Image:
         brush.line(((x, y0), (x, y1)), fill=TRUTH)
         brush.line(((x0, y), (x1, y)), fill=TRUTH)
     whole = layered(seen, [Layer(area, TRUTH), Layer(box, BEFORE, dashed=True)])
-    level = int(levels(box, model.strides)[0])
+    stride = model.refiner.levels[int(levels(box, model.refiner.levels)[0])]
     return row(
         [
             (whole, f"a box, and {model.refiner.architecture.enlargement:g} times its sides"),
-            (inside, f"{ROI_SIDE} x {ROI_SIDE} cells, from the level of stride {model.strides[level]}"),
+            (inside, f"{ROI_SIDE} x {ROI_SIDE} cells, from the level of stride {stride}"),
         ]
     )
 
