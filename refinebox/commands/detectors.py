@@ -84,7 +84,8 @@ def described(name: str) -> dict[str, str]:
         ValueError: the name is unknown; the message names the nearest.
     """
     from refinebox.detection.published import DETECTORS, place
-    from refinebox.detection.sources import LIBRARIES, about, about_folder, is_hub_id
+    from refinebox.detection.sources import LIBRARIES, about, about_folder
+    from refinebox.files.hub import is_id
 
     source, _, model = name.partition(":")
     if source in LIBRARIES:
@@ -92,7 +93,7 @@ def described(name: str) -> dict[str, str]:
     entry = DETECTORS.get(name)
     if entry is None and Path(name).is_dir():
         return {"name": name, **about_folder(Path(name))}
-    if entry is None and is_hub_id(name):
+    if entry is None and is_id(name):
         raise ValueError(f"{name} is on the Hugging Face hub; download it and name its folder to see what it is")
     if entry is None:
         near = get_close_matches(name, DETECTORS, n=3, cutoff=0.4) or list(DETECTORS)[:3]
