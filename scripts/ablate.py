@@ -59,6 +59,7 @@ VARIANTS: dict[str, Settings] = {
     "spatial, 4 jittered": replace(BASE, jitter=4),
     "spatial, 1 step": replace(BASE, steps=1),
     "spatial, 3 steps": replace(BASE, steps=3),
+    "spatial, 7 cells": replace(BASE, architecture=replace(SPATIAL, cells=7)),
     "spatial, stem": replace(BASE, architecture=replace(SPATIAL, stem=True)),
     "today, placed": replace(TODAY, architecture=replace(PUBLISHED, placed=True)),
     "today, 1.5x": replace(TODAY, architecture=replace(PUBLISHED, enlargement=1.5)),

@@ -18,6 +18,7 @@ class Architecture:
         enlargement: side of the pooled area over the side of the box, about its centre.
         moves: of the ``logit`` of each coordinate, or ``relative`` to the box's own sides. Boxes moved the second way
             are cut at the borders of the image in the end, and their losses are relative to the object's sides.
+        cells: of a side that a box is pooled in; of 14 a learned convolution makes 7, where the paper takes means.
         stem: a level of stride 4 is made from the pixels, for detectors whose maps are coarse.
     """
 
@@ -25,6 +26,7 @@ class Architecture:
     placed: bool = True
     enlargement: float = 1.5
     moves: Moves = "relative"
+    cells: int = 14
     stem: bool = False
 
     @property
@@ -38,7 +40,7 @@ class Architecture:
         return replace(self, stem=self.stem or (self == SPATIAL and min(strides, default=0) > COARSE))
 
 
-PUBLISHED = Architecture(placed=False, enlargement=1.0, moves="logit")
+PUBLISHED = Architecture(placed=False, enlargement=1.0, moves="logit", cells=7)
 SPATIAL = Architecture()
 ARCHITECTURES = {"published": PUBLISHED, "spatial": SPATIAL}
 
@@ -59,4 +61,4 @@ def from_metadata(metadata: Mapping[str, Any], where: str) -> Architecture:
         raise ValueError(
             f"{where} holds a refiner with {what}; this version knows {', '.join(known)}: update refinebox"
         )
-    return Architecture(**parts)
+    return Architecture(**{"cells": 7, **parts})

@@ -88,7 +88,7 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
     made_of = [
         f"pyramid {'with' if parts.smoothed else 'without'} output convolutions",
         f"head reads {'mean and places' if parts.placed else 'mean'}",
-        f"area {parts.enlargement:g} x the box",
+        f"area {parts.enlargement:g} x the box in {parts.cells} x {parts.cells} cells",
         f"{parts.moves} moves",
         *(["a stem for the pixels"] if parts.stem else []),
     ]

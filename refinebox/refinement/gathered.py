@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SAMPLES = 2  # of a bin and side, as everywhere
 
-
-def gathered(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, level_of: Tensor, side: int) -> Tensor:
+def gathered(
+    pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, level_of: Tensor, side: int, samples: int = 2
+) -> Tensor:
     """``[M, C, side, side]`` what aligned RoIAlign gives for each box on its own level, but for rounding.
 
     Args:
@@ -22,23 +22,24 @@ def gathered(pyramid: Sequence[Tensor], strides: Sequence[int], rois: Tensor, le
         rois: ``[M, 5]`` image of the batch, then xyxy in pixels; finite.
         level_of: ``[M]`` int64, each box's place in ``strides``.
         side: bins of a side.
+        samples: of a bin and side.
     """
     cells = torch.cat([level.flatten(2) for level in pyramid], dim=2).transpose(1, 2)  # [B, L, C]
     extent = torch.tensor([tuple(level.shape[-2:]) for level in pyramid], device=rois.device)  # [levels, 2] (h, w)
     first = F.pad(extent.prod(1).cumsum(0), (1, -1))  # [levels] where each level begins
     start = rois[:, 0].long() * cells.shape[1] + first[level_of]  # [M]
     corners = rois[:, 1:] / torch.tensor(strides, dtype=rois.dtype, device=rois.device)[level_of, None] - 0.5
-    columns, across = taps(corners[:, 0], corners[:, 2], extent[level_of, 1], side)  # [M, side, 4]
-    rows, down = taps(corners[:, 1], corners[:, 3], extent[level_of, 0], side)
-    begins = start[:, None, None] + rows * extent[level_of, 1, None, None]  # [M, side, 4]
-    index = (begins[:, :, None, :, None] + columns[:, None, :, None, :]).flatten(3)  # [M, side, side, 16]
+    columns, across = taps(corners[:, 0], corners[:, 2], extent[level_of, 1], side, samples)  # [M, side, T]
+    rows, down = taps(corners[:, 1], corners[:, 3], extent[level_of, 0], side, samples)
+    begins = start[:, None, None] + rows * extent[level_of, 1, None, None]  # [M, side, T]
+    index = (begins[:, :, None, :, None] + columns[:, None, :, None, :]).flatten(3)  # [M, side, side, T * T]
     share = (down[:, :, None, :, None] * across[:, None, :, None, :]).flatten(3)
     pooled = share[..., None, :] @ cells.flatten(0, 1)[index]  # [M, side, side, 1, C]
     return pooled[..., 0, :].permute(0, 3, 1, 2)
 
 
-def taps(low: Tensor, high: Tensor, cells: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Along one axis, ``[M, side, 4]`` cells that a bin reads, int64, and the share of each.
+def taps(low: Tensor, high: Tensor, cells: Tensor, side: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Along one axis, the ``[M, side, T]`` cells that a bin reads, int64, two a sample, and the share of each.
 
     As in RoIAlign, a sample up to one cell outside the map reads the outermost, and one farther out reads nothing.
 
@@ -46,14 +47,15 @@ def taps(low: Tensor, high: Tensor, cells: Tensor, side: int) -> tuple[Tensor, T
         low, high: ``[M]`` where each box begins and ends, 0 at the centre of the first cell.
         cells: ``[M]`` int64, of the map.
         side: bins.
+        samples: of a bin.
     """
     last = (cells[:, None] - 1).to(low)
-    places = (torch.arange(SAMPLES * side, device=low.device, dtype=low.dtype) + 0.5) / (SAMPLES * side)
-    at = low[:, None] + (high - low)[:, None] * places  # [M, 2 * side]
+    places = (torch.arange(samples * side, device=low.device, dtype=low.dtype) + 0.5) / (samples * side)
+    at = low[:, None] + (high - low)[:, None] * places  # [M, samples * side]
     inside = (at >= -1) & (at <= last + 1)
     at = at.clamp(min=0).minimum(last)
     before = at.floor()
     part = at - before  # how far between two cells
-    index = torch.stack([before, (before + 1).minimum(last)], dim=-1).long()  # [M, 2 * side, 2]
-    share = torch.stack([1 - part, part], dim=-1) * inside[..., None] / SAMPLES
-    return index.view(-1, side, 2 * SAMPLES), share.view(-1, side, 2 * SAMPLES)
+    index = torch.stack([before, (before + 1).minimum(last)], dim=-1).long()  # [M, samples * side, 2]
+    share = torch.stack([1 - part, part], dim=-1) * inside[..., None] / samples
+    return index.view(-1, side, 2 * samples), share.view(-1, side, 2 * samples)

@@ -1,5 +1,6 @@
 """From the features inside a box to what is known of it, and to a move: residual blocks, a summary, an MLP."""
 
+import torch
 from torch import Tensor, nn
 
 from refinebox.refinement.pooling import ROI_SIDE
@@ -10,15 +11,17 @@ REDUCED = 16  # channels of the map that keeps its places
 
 
 class BoxHead(nn.Module):
-    """``[M, 64, 7, 7]`` features inside boxes to moves ``[M, 4]`` of cx, cy, w, h.
+    """``[M, 64, cells, cells]`` features inside boxes to moves ``[M, 4]`` of cx, cy, w, h.
 
     Args:
         placed: summarise by :class:`Places` beside the mean, which alone hardly tells where in the box anything is.
         still: start from moves of zero.
+        cells: of a side, 7 or 14.
     """
 
-    def __init__(self, *, placed: bool = False, still: bool = False) -> None:
+    def __init__(self, *, placed: bool = False, still: bool = False, cells: int = ROI_SIDE) -> None:
         super().__init__()
+        self.halved = Halved() if cells > ROI_SIDE else None
         self.res_block = nn.Sequential(*(Bottleneck() for _ in range(3)))
         self.reg_module = nn.Sequential(
             nn.Linear(WIDTH, WIDTH, bias=False),
@@ -35,8 +38,8 @@ class BoxHead(nn.Module):
             nn.init.zeros_(self.bboxes_deltas.bias)
 
     def summary(self, pooled: Tensor) -> Tensor:
-        """``[M, 64]`` what the features ``[M, 64, 7, 7]`` say about each box."""
-        blocks = self.res_block(pooled)
+        """``[M, 64]`` what the features ``[M, 64, cells, cells]`` say about each box."""
+        blocks = self.res_block(pooled if self.halved is None else self.halved(pooled))
         mean: Tensor = blocks.mean((2, 3))
         return mean if self.places is None else mean + self.places(blocks)
 
@@ -47,6 +50,15 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         return self.moves(self.summary(pooled))
+
+
+class Halved(nn.Conv2d):
+    """``[M, 64, 14, 14]`` to ``[M, 64, 7, 7]``: near the mean of four cells at first, then whatever shows edges."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, WIDTH, 2, stride=2, bias=False)
+        with torch.no_grad():
+            self.weight.mul_(0.3).add_(torch.eye(WIDTH)[:, :, None, None] / 4)
 
 
 class Places(nn.Module):

@@ -10,12 +10,18 @@ from torchvision.ops import roi_align
 from refinebox.refinement.gathered import gathered
 
 ROI_SIDE = 7
+SAMPLES = 14  # of a side of a box; a cell is the mean of those in it
 
 
 def pool(
-    pyramid: Sequence[Tensor], strides: Sequence[int], pixels: Tensor, image: Tensor, enlargement: float = 1.0
+    pyramid: Sequence[Tensor],
+    strides: Sequence[int],
+    pixels: Tensor,
+    image: Tensor,
+    enlargement: float = 1.0,
+    cells: int = ROI_SIDE,
 ) -> Tensor:
-    """``[M, C, 7, 7]`` features inside boxes, each from its own level; NaN for a box that is not finite.
+    """``[M, C, cells, cells]`` features inside boxes, each from its own level; NaN for a box that is not finite.
 
     Args:
         pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse.
@@ -23,6 +29,7 @@ def pool(
         pixels: ``[M, 4]`` xyxy, pixels, not clipped.
         image: ``[M]`` int64, which image of the batch each box is in.
         enlargement: what the sides are multiplied by before pooling; the level is that of the box itself.
+        cells: of a side, 7 or 14.
     """
     rois = torch.cat([image[:, None].to(pixels), enlarged(pixels, enlargement)], dim=1)  # [M, 5]
     level_of = levels(pixels, strides)
@@ -31,13 +38,13 @@ def pool(
     unbounded = ~rois.isfinite().all(1)  # [M]
     rois = rois.masked_fill(unbounded[:, None], 0)
     if torch.compiler.is_exporting():
-        pooled = gathered(pyramid, strides, rois, level_of, ROI_SIDE)
+        pooled = gathered(pyramid, strides, rois, level_of, cells, SAMPLES // cells)
         return pooled.masked_fill(unbounded[:, None, None, None], torch.nan)
-    pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], ROI_SIDE, ROI_SIDE)
+    pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], cells, cells)
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
         # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
         rows = (level_of == level).nonzero()[:, 0]
-        pooled[rows] = roi_align(feature, rois[rows], ROI_SIDE, 1 / stride, sampling_ratio=2, aligned=True)
+        pooled[rows] = roi_align(feature, rois[rows], cells, 1 / stride, sampling_ratio=SAMPLES // cells, aligned=True)
     return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan)
 
 

@@ -46,7 +46,9 @@ class Refiner(nn.Module):
         self.levels = (*((STEM_STRIDE,) if architecture.stem else ()), *self.strides)  # strides of the pyramid
         self.channel_mapper = FeaturePyramid(channels, smoothed=architecture.smoothed, stem=architecture.stem)
         # a relative move of zero is no move, which is where to start from
-        self.bboxes_refiner = BoxHead(placed=architecture.placed, still=architecture.moves == "relative")
+        self.bboxes_refiner = BoxHead(
+            placed=architecture.placed, still=architecture.moves == "relative", cells=architecture.cells
+        )
         self.quality: Quality | None = None  # trained when the boxes are
 
     def reads(self, output: DetectorOutput) -> tuple[Tensor, ...]:
@@ -90,6 +92,7 @@ class Refiner(nn.Module):
         return steps, seen
 
     def pool(self, pyramid: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor) -> Tensor:
-        """``[M, 64, 7, 7]`` features in and around boxes ``[M, 4]`` (cxcywh, fractions)."""
+        """``[M, 64, cells, cells]`` features in and around boxes ``[M, 4]`` (cxcywh, fractions)."""
         pixels = to_pixels(boxes[:, None], sizes[image])[:, 0]  # [M, 4]
-        return pool(pyramid, self.levels, pixels, image, self.architecture.enlargement)
+        parts = self.architecture
+        return pool(pyramid, self.levels, pixels, image, parts.enlargement, parts.cells)

@@ -29,3 +29,10 @@ def test_other_combinations_are_custom() -> None:
 def test_parts_of_a_later_version_are_refused(changed: dict[str, object], what: str) -> None:
     with pytest.raises(ValueError, match=f"^new.safetensors holds a refiner with {what}; this version knows .*update"):
         from_metadata({"architecture": asdict(SPATIAL) | changed}, "new.safetensors")
+
+
+def test_a_file_that_says_no_cells_has_seven() -> None:
+    """As those of 0.2's first days."""
+    parts = asdict(SPATIAL)
+    del parts["cells"]
+    assert from_metadata({"architecture": parts}, "file").cells == 7

@@ -20,16 +20,17 @@ def boxes(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16), (14,)])
 @pytest.mark.parametrize(("height", "width"), [(97, 130), (64, 64)])
-def test_it_is_roi_align_on_each_boxs_own_level(strides: tuple[int, ...], height: int, width: int) -> None:
+@pytest.mark.parametrize("side", [7, 14])
+def test_it_is_roi_align_on_each_boxs_own_level(side: int, strides: tuple[int, ...], height: int, width: int) -> None:
     generator = torch.Generator().manual_seed(1)
     pyramid = [torch.randn(2, 5, -(-height // stride), -(-width // stride), generator=generator) for stride in strides]
     given = boxes(height, width)
     image = torch.randint(2, (len(given),), generator=generator)
     level_of = torch.randint(len(strides), (len(given),), generator=generator)
     rois = torch.cat([image[:, None].float(), given], 1)
-    found = gathered(pyramid, strides, rois, level_of, 7)
+    found = gathered(pyramid, strides, rois, level_of, side, 14 // side)
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
-        wanted = roi_align(feature, rois, 7, 1 / stride, sampling_ratio=2, aligned=True)
+        wanted = roi_align(feature, rois, side, 1 / stride, sampling_ratio=14 // side, aligned=True)
         torch.testing.assert_close(found[level_of == level], wanted[level_of == level], atol=2e-4, rtol=0)
     assert found[-4].abs().max() > 0
     assert found[-2].abs().max() == 0  # far outside

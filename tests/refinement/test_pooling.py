@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.ops import roi_align
 
+from refinebox.refinement.head import Halved
 from refinebox.refinement.pooling import enlarged, levels, pool
 
 
@@ -48,3 +49,16 @@ def test_a_box_that_is_not_finite_neither_ends_the_process_nor_passes_for_one_th
     found = pool(pyramid, (4, 8), boxes, torch.tensor([0, 0]))
     assert found[1].isnan().all()
     torch.testing.assert_close(found[:1], pool(pyramid, (4, 8), boxes[:1], torch.tensor([0])), rtol=0, atol=0)
+
+
+def test_seven_cells_are_the_means_of_fourteen() -> None:
+    """Both look at the same places, so what is learned from the finer ones starts from the same."""
+    generator = torch.Generator().manual_seed(0)
+    pyramid = [torch.randn(1, 64, 32, 32, generator=generator), torch.randn(1, 64, 16, 16, generator=generator)]
+    boxes, image = torch.tensor([[10.0, 20.0, 60.0, 90.0], [3.0, 2.0, 120.0, 110.0]]), torch.tensor([0, 0])
+    coarse, fine = (pool(pyramid, (4, 8), boxes, image, 1.5, cells) for cells in (7, 14))
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine, 2), coarse, atol=1e-5, rtol=1e-5)
+    halved = Halved()
+    with torch.no_grad():
+        halved.weight.copy_(torch.eye(64)[:, :, None, None] / 4)
+    torch.testing.assert_close(halved(fine), coarse, atol=1e-5, rtol=1e-5)

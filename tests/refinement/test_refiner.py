@@ -84,7 +84,7 @@ def test_the_spatial_head_knows_where_things_are() -> None:
     """Features that are mirrored inside the box have the same mean; only the head with places can tell them apart."""
     torch.manual_seed(0)
     heads = {name: Refiner((8, 8), (4, 8), architecture=each).bboxes_refiner for name, each in ARCHITECTURES.items()}
-    blocks = torch.randn(3, 64, 7, 7)
     for name, head in heads.items():
+        blocks = torch.randn(3, 64, *[ARCHITECTURES[name].cells] * 2)
         head.res_block = torch.nn.Sequential()
         assert torch.allclose(head.summary(blocks), head.summary(blocks.flip(-1)), atol=1e-5) == (name == "published")
