@@ -10,6 +10,7 @@ import benchmark_detectors
 import benchmark_epochs
 import benchmark_evaluation
 import benchmark_processes
+import benchmark_scale
 import benchmark_training
 import torch
 import typer
@@ -20,6 +21,7 @@ PARTS = {
     "processes": benchmark_processes.measure,
     "detectors": benchmark_detectors.measure,
     "evaluation": benchmark_evaluation.measure,
+    "scale": benchmark_scale.measure,
 }
 SUMMARY = ("latency_ratio", "train_step_ratio", "refine_step_speedup", "cached_epoch_ratio")  # stand first in the JSON
 
