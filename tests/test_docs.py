@@ -33,7 +33,7 @@ SCRIPTS = {path.name: path.read_text() for path in (ROOT / "scripts").glob("*.py
 # of other programs, which documents name within their text
 FOREIGN = {"--nproc-per-node", "--inplace"}
 # blocks that a test below runs; every other one is refused
-RUN = {"README.md", "docs/adapters.md", "docs/export.md"}
+RUN = {"README.md", "docs/adapters.md", "docs/export.md", "docs/integrations.md", "docs/scale.md"}
 
 
 def python_blocks(document: str) -> list[str]:

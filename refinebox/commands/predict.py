@@ -114,10 +114,15 @@ def predict(
     else:
         least = LEAST if min_score is None else min_score
         made_by = parts.run_of(detector, model_file(model, weights), results, min_score=least, ema=ema)
-        folder = parts.Parts(output, made_by, {"categories": detector.category_names})
         share = share.of_process()
         written = parts.predict_parts(
-            detector, images, folder, shard=share, least=least, size=part_size or PART, skip_done=skip_done
+            detector,
+            images,
+            parts.Parts(output, made_by),
+            shard=share,
+            least=least,
+            size=part_size or PART,
+            skip_done=skip_done,
         )
         tell(written.unreadable, written.without, results)
         older = f"; {written.done} were done" if skip_done else ""

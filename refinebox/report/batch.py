@@ -16,12 +16,19 @@ class Refine:
         weights: the detector's checkpoint, where ``model`` is a name.
         device: ``cpu``, ``cuda``, ...; ``auto`` is the GPU where there is one.
         threshold: lowest score that is returned.
+        prompt: what a detector that takes text is to look for.
     """
 
     def __init__(
-        self, model: str | Path, weights: str | Path | None = None, device: str = "auto", threshold: float = 0.05
+        self,
+        model: str | Path,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        threshold: float = 0.05,
+        prompt: str | None = None,
     ) -> None:
-        self.model, self.weights, self.device, self.threshold = str(model), weights, device, threshold
+        self.model, self.weights, self.device = str(model), weights, device
+        self.threshold, self.prompt = threshold, prompt
         self._detector: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -36,7 +43,7 @@ class Refine:
 
         - ``image_id``: that of the batch; otherwise the path, or else the place in the batch;
         - ``boxes`` (xyxy in pixels of the image), ``scores``, ``labels`` (category ids): the detections;
-        - ``moved``: how far the refiner moved the edge that it moved furthest, in pixels; 0 without a refiner;
+        - ``moved``: how far the edge that was moved furthest was moved, in pixels; 0 of a detector as it is;
         - ``width``, ``height``: of the image in pixels, turned as EXIF says; 0 where it cannot be read;
         - ``error``: why the image cannot be read, and None where it can. It has no detections, and the rest of the
           batch is as it would be without it.
@@ -73,6 +80,7 @@ class Refine:
     def _opened(self) -> Any:
         if self._detector is None:
             from refinebox import distributed
+            from refinebox.detection.prompt import phrases_in
             from refinebox.refinement.upgraded import open_model
 
             detector = open_model(self.model, None if self.weights is None else Path(self.weights))
@@ -81,6 +89,8 @@ class Refine:
                     f"{self.model} takes its boxes from a results file; run refinebox predict --results FILE --format "
                     "parquet, or refinebox refine"
                 )
+            if self.prompt is not None:
+                detector.ask(phrases_in(self.prompt))
             self._detector = distributed.placed(detector, self.device)
         return self._detector
 

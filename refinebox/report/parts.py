@@ -33,12 +33,10 @@ class Parts:
     Attributes:
         folder: where they lie; it need not be there yet.
         run: all that rows depend on; parts of which anything else is true are of another run.
-        notes: what else every part says.
     """
 
     folder: Path
     run: Mapping[str, Any]
-    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def there(self) -> dict[Path, Shard]:
         """The parts in the folder and the shards that they are of.
@@ -59,7 +57,7 @@ class Parts:
         names = "\n".join(row["image_id"] for row in rows)
         ending = hashlib.sha256(names.encode()).hexdigest()[:12]
         path = self.folder / f"part-{shard.number:05}-of-{shard.total:05}-{ending}.parquet"
-        metadata = {"kind": KIND, "version": __version__, "shard": str(shard), "run": self.run, **self.notes}
+        metadata = {"kind": KIND, "version": __version__, "shard": str(shard), "run": self.run}
         with BytesIO() as buffer:
             content = table(columns_of(rows), {METADATA_KEY: json.dumps(metadata)})
             _parquet().write_table(content, buffer, compression="zstd")
@@ -153,7 +151,7 @@ def predict_parts(
 
 
 def run_of(detector: Detector, file: Path | None, results: Path | None, **settings: Any) -> dict[str, Any]:
-    """What the detections depend on: the model and how it is used.
+    """What the detections depend on: the model, how it is used, and what its categories are called.
 
     Args:
         detector: as it looks at images.
@@ -164,7 +162,7 @@ def run_of(detector: Detector, file: Path | None, results: Path | None, **settin
     model = detector.weights_sha256() if file is None else checkpoint.file_sha256(file)
     boxes = None if results is None else checkpoint.file_sha256(results)
     form = {f"input {name}": value for name, value in asdict(detector.profile.input).items()}
-    return {"model": model, **settings, "results": boxes, **form}
+    return {"model": model, "categories": detector.category_names, **settings, "results": boxes, **form}
 
 
 def check(folder: Path) -> None:

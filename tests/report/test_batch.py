@@ -178,6 +178,11 @@ def test_a_detector_that_takes_boxes_is_for_other_commands(
         Refine(tmp_path / "given.safetensors")({"path": images})
 
 
+def test_a_prompt_is_handed_on(upgraded: Path, images: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^tiny knows its categories and takes no prompt; leave it out$"):
+        Refine(upgraded, prompt="cat. dog.")({"path": images})
+
+
 def test_a_device_that_is_not_here_is_said(upgraded: Path, images: list[str]) -> None:
     with pytest.raises(ValueError, match=r"^no device 'cuda:99' here \(.*\); pass --device cpu$"):
         Refine(upgraded, device="cuda:99")({"path": images})

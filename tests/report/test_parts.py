@@ -187,6 +187,9 @@ def test_a_run_is_known_by_what_it_depends_on(make_detector: Callable[..., Detec
     assert run_of(make_detector(), tmp_path / "boxes", None, min_score=0.1) != one
     assert run_of(make_detector(), tmp_path / "model", tmp_path / "boxes", min_score=0.1) != one
     assert run_of(make_detector(short_side=96), tmp_path / "model", None, min_score=0.1) != one
+    renamed = make_detector()  # as another prompt does
+    renamed.category_names = {**renamed.category_names, 1: "cat"}
+    assert run_of(renamed, tmp_path / "model", None, min_score=0.1) != one
     detectors = [make_detector(seed) for seed in (0, 1)]
     assert run_of(detectors[0], None, None)["model"] == detectors[0].weights_sha256()
     assert run_of(detectors[0], None, None) != run_of(detectors[1], None, None)
