@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,15 +37,18 @@ def sit(words: Sequence[object], said: Path, **limits: int) -> int:
     return ended(begin(words, said, **limits))
 
 
-def begin(words: Sequence[object], said: Path, **limits: int) -> ForkServerProcess:
+def begin(
+    words: Sequence[object], said: Path, environment: Mapping[str, str] | None = None, **limits: int
+) -> ForkServerProcess:
     """The process of :func:`sit`, at work.
 
     Args:
         words, said: as there.
+        environment: variables that it sees besides.
         limits: ``point``, before which the process kills itself, counted from 0, if it comes there; ``room``, bytes
             that no file may grow beyond; ``memory``, bytes that the process may take beside those it begins with.
     """
-    process = FORKS.Process(target=_work, args=([str(word) for word in words], said), kwargs=limits)
+    process = FORKS.Process(target=_work, args=([str(word) for word in words], said, environment), kwargs=limits)
     process.start()
     return process
 
@@ -61,9 +64,15 @@ def ended(process: ForkServerProcess, seconds: float = PATIENCE, number: int = s
 
 
 def _work(
-    words: list[str], said: Path, point: int | None = None, room: int | None = None, memory: int | None = None
+    words: list[str],
+    said: Path,
+    environment: Mapping[str, str] | None,
+    point: int | None = None,
+    room: int | None = None,
+    memory: int | None = None,
 ) -> None:
     torch.set_num_threads(1)
+    os.environ.update(environment or {})
     with said.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

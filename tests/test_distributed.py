@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -170,11 +171,25 @@ def test_two_processes_share_a_cache(detector_file: Path, shapes_folder: Path, t
     assert first == second
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 def test_two_processes_share_the_images_of_a_shard(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     dataset = pytest.importorskip("pyarrow.dataset", reason="pyarrow is not installed; pip install -e '.[test]'")
+    from sittings import begin, ended
+
     words = ["predict", detector_file, shapes_folder, "--recursive", "--device", "cpu", "--format", "parquet"]
     invocation.done(*words, "--output", tmp_path / "out1")
-    done(2, *words, "--output", tmp_path / "out2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    both = [
+        begin(
+            [*words, "--output", tmp_path / "out2"],
+            tmp_path / f"said{rank}",
+            {**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},  # as torchrun says them
+        )
+        for rank in (0, 1)
+    ]
+    assert [ended(process) for process in both] == [0, 0], (tmp_path / "said0").read_text()
     found = []
     for number in (1, 2):
         rows = dataset.dataset(tmp_path / f"out{number}").to_table().to_pylist()
@@ -182,3 +197,4 @@ def test_two_processes_share_the_images_of_a_shard(detector_file: Path, shapes_f
     assert found[0] == found[1]
     assert len(found[0]) == 10
     assert {path.name[:19] for path in (tmp_path / "out2").iterdir()} == {"part-00001-of-00002", "part-00002-of-00002"}
+    assert "images in 1 parts" in (tmp_path / "said0").read_text()
