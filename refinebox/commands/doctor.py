@@ -68,9 +68,12 @@ def doctor(
         chart.look(partial(checkup.of_results, results, truth, categories, boxes))
     if detector is not None and truth is not None:
         from refinebox.commands.inputs import load
+        from refinebox.detection.zoo import is_custom
 
         typer.echo(f"detector: {detector}")
         model = load(detector, weights, device, short_side, long_side, ema=ema)
+        if is_custom(detector):
+            chart.look(partial(checkup.of_contract, model))
         chart.look(partial(checkup.of_detector, model, truth, categories))
     typer.echo(chart.summary())
     if chart.counts[True]:

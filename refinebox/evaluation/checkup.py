@@ -138,3 +138,14 @@ def of_detector(detector: "Detector", data: CocoData, categories: Matching) -> l
     odd = beforehand(detector, data, link) + [mistake.sentence for mistake in mistakes(rows, some)]
     found += [Finding(sentence, True) for sentence in odd]
     return found + of_ap(points(coco_ap(some, rows)), len(chosen))
+
+
+def of_contract(detector: "Detector") -> list[Finding]:
+    """Whether a detector of the user's own does what the package relies on."""
+    from refinebox.detection.testing import check_detector
+
+    try:
+        check_detector(detector)
+    except AssertionError as error:
+        return [Finding(str(error), True, "put the adapter right; docs/adapters.md says what it has to do")]
+    return [Finding("its adapter keeps the contract")]

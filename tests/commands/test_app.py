@@ -707,7 +707,7 @@ def test_published_weights_and_their_published_refiner_need_no_training(
     output = tmp_path / "better.safetensors"
     arguments: Words = ["apply", "--refiner", "published", "--output", output, "--detector"]
     shown = done(*arguments, "dab-detr-r50")
-    assert shown.startswith(f"wrote {output}: its AP is not known; run refinebox eval\ncost: refinement adds 0.")
+    assert shown.startswith(f"wrote {output}: its AP is not known\ncost: refinement adds 0.")
 
     model = refinebox.load(output)
     wanted = RefinedDetector(load_detector("dab-detr-r50"), load_refiner(refiner))

@@ -147,6 +147,20 @@ def test_a_detector_that_finds_nothing_is_wrong(folder: Path, detector_file: Pat
     assert "ok    6 categories of the detector are matched with those of the data" in result.stdout
 
 
+def test_an_adapter_of_ones_own_is_held_to_the_contract(
+    folder: Path, custom: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = run("doctor", "--data", folder, "--detector", custom).stdout
+    assert "  ok    its adapter keeps the contract" in shown
+
+    def fail(_: object) -> None:
+        raise AssertionError("boxes are (1, 5), expected (1, 5, 4)")
+
+    monkeypatch.setattr("refinebox.detection.testing.check_detector", fail)
+    found = wrong(run("doctor", "--data", folder, "--detector", custom))
+    assert found[0].startswith("boxes are (1, 5), expected (1, 5, 4) → put the adapter right; docs/adapters.md says")
+
+
 def test_categories_that_a_detector_does_not_know_are_named(folder: Path, detector_file: Path) -> None:
     def rename(content: dict[str, Any]) -> None:
         content["categories"][0]["name"] = "unheard of"
