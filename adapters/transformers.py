@@ -21,6 +21,7 @@ from refinebox.detection.profile import Choice, Profile, ids_of
 from refinebox.detection.tensors import load_tensors
 
 TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")  # files, one of which any tokenizer has
+SHOWN = 6  # categories in a line
 UNNAMED = ("N/A", "LABEL_")  # beginnings of what stands in id2label where a category has no name
 BORROWED = {  # image processors of families that have none of their own
     "dab-detr": "ConditionalDetrImageProcessor",
@@ -64,6 +65,29 @@ def load(folder: Path, name: str) -> Detector:
     if config.model_type in NETWORKS:
         return PromptedDetector(network, profile, encode)
     return TransformersDetector(network, profile)
+
+
+def about(folder: Path) -> dict[str, str]:
+    """What a folder says of its detector without its weights, in words.
+
+    Raises:
+        ValueError: transformers is missing, or the folder holds no detector.
+    """
+    transformers = library("transformers", "transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        _builder(config)
+        form = processor.read(_processor(folder, config), _multiple(config))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} holds no detector of transformers: {error}") from error
+    names = [config.id2label[column] for column in range(config.num_labels)]
+    listed = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    size = f"{form.height} x {form.width}" if form.fixed else f"short side {form.short_side}, at most {form.long_side}"
+    return {
+        "family": config.model_type,
+        "categories": "those of the prompt" if config.model_type in NETWORKS else f"{len(names)}: {listed}",
+        "input": f"{size}, {form.fit}",
+    }
 
 
 @contextmanager

@@ -159,13 +159,13 @@ def test_the_readme_runs(detector: Detector, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def deformable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def owl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The adapter that docs/adapters.md shows."""
     pytest.importorskip("transformers", reason="transformers is not installed; pip install -e '.[test]'")
-    (tmp_path / "deformable.py").write_text(python_blocks("docs/adapters.md")[0])
+    (tmp_path / "owl.py").write_text(python_blocks("docs/adapters.md")[0])
     monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("deformable")
-    sys.modules.pop("deformable")
+    yield importlib.import_module("owl")
+    sys.modules.pop("owl")
 
 
 def test_the_adapter_is_short() -> None:
@@ -173,37 +173,26 @@ def test_the_adapter_is_short() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_adapter_keeps_the_contract(deformable: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import DeformableDetrConfig, DeformableDetrForObjectDetection, ResNetConfig
+def test_the_adapter_keeps_the_contract(owl: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import OwlViTConfig, OwlViTForObjectDetection
 
     torch.manual_seed(0)
-    backbone = ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 16, 24, 32],
-        depths=[1, 1, 1, 1],
-        layer_type="basic",
-        out_features=["stage2", "stage3", "stage4"],
+    part = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = OwlViTConfig(
+        text_config={**part, "vocab_size": 50, "bos_token_id": 48, "eos_token_id": 49},
+        vision_config={**part, "image_size": 128, "patch_size": 16},
+        projection_dim=32,
     )
-    config = DeformableDetrConfig(
-        backbone_config=backbone,
-        use_timm_backbone=False,
-        use_pretrained_backbone=False,
-        backbone=None,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        num_queries=12,
-        num_labels=3,
-    )
-    detector = deformable.DeformableDetr(DeformableDetrForObjectDetection(config))
-    assert detector.strides == (8, 16, 32)
-    assert detector.channels == (16, 24, 32)
+    tokens = torch.tensor([[48, 3, 4, 49], [48, 7, 8, 49]])
+    network = OwlViTForObjectDetection(config).eval()
+    detector = owl.OwlViT(network, owl.PHRASES, tokens)
+    assert (detector.strides, detector.channels) == ((16,), (32,))
+    images = torch.rand(2, 3, 128, 128)
+    with torch.no_grad():
+        wanted = network(pixel_values=images, input_ids=tokens.repeat(2, 1))
+    assert torch.equal(detector(images, torch.tensor([[128, 128]] * 2)).logits, wanted.logits)
     # the second block is the test that the document advises
-    monkeypatch.setattr(deformable, "build", lambda: detector)
+    monkeypatch.setattr(owl, "build", lambda: detector)
     names: dict[str, Any] = {}
     exec(compile(python_blocks("docs/adapters.md")[1], "adapters.md", "exec"), names)
     names["test_keeps_the_contract"]()
@@ -250,3 +239,12 @@ def test_spark_is_told_the_columns() -> None:
     assert schema is not None
     names = [column.split()[0] for column in "".join(re.findall(r'"(.*?)"', schema[1])).split(", ")]
     assert tuple(names) == COLUMNS
+
+
+@pytest.mark.parametrize("family", ["RT-DETR", "Table Transformer", "torchvision", "YOLOX", "EfficientDet"])
+def test_the_most_used_families_are_walked_through(family: str) -> None:
+    """From the question whether it pays to the pictures, in five commands."""
+    text = (ROOT / "docs/detectors.md").read_text(encoding="utf-8")
+    (section,) = re.findall(rf"^## {family}.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    verbs = re.findall(r"^refinebox (\S+)", section, re.MULTILINE)
+    assert verbs == ["oracle-analysis", "train", "apply", "eval", "predict"]

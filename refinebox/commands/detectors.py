@@ -1,6 +1,7 @@
 """``refinebox detectors``: the detectors that have a name, and how all others are named."""
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,9 @@ if TYPE_CHECKING:
 
 NAME = Annotated[
     str | None,
-    typer.Argument(help="Show this one whole: source, SHA-256, licence and size; or a library, to list its names."),
+    typer.Argument(
+        help="Show this one whole, a name or a folder: source, SHA-256, licence and size; or list a library's names."
+    ),
 ]
 
 
@@ -81,12 +84,16 @@ def described(name: str) -> dict[str, str]:
         ValueError: the name is unknown; the message names the nearest.
     """
     from refinebox.detection.published import DETECTORS, place
-    from refinebox.detection.sources import LIBRARIES, about
+    from refinebox.detection.sources import LIBRARIES, about, about_folder, is_hub_id
 
     source, _, model = name.partition(":")
     if source in LIBRARIES:
         return {"name": name, **about(source, model)}
     entry = DETECTORS.get(name)
+    if entry is None and Path(name).is_dir():
+        return {"name": name, **about_folder(Path(name))}
+    if entry is None and is_hub_id(name):
+        raise ValueError(f"{name} is on the Hugging Face hub; download it and name its folder to see what it is")
     if entry is None:
         near = get_close_matches(name, DETECTORS, n=3, cutoff=0.4) or list(DETECTORS)[:3]
         raise ValueError(f"unknown detector {name!r}; near it are {', '.join(near)}; refinebox detectors lists all")

@@ -52,6 +52,17 @@ def about(source: str, model: str) -> dict[str, str]:
     return facts
 
 
+def about_folder(folder: Path) -> dict[str, str]:
+    """What a folder that transformers wrote says of its detector, in words.
+
+    Raises:
+        ValueError: transformers is missing, or there is none in the folder.
+    """
+    facts: dict[str, str] = importlib.import_module("refinebox.adapters.transformers").about(folder)
+    own = native(checkpoint.read_config(folder))
+    return {**facts, "built by": "refinebox" if own else "transformers"}
+
+
 def native(config: Mapping[str, Any]) -> bool:
     """Whether an adapter of the table reads what a ``config.json`` describes; without one it has to."""
     backbone = config.get("backbone_config") or {}

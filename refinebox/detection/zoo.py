@@ -79,7 +79,7 @@ def _opened(name: str, weights: str | Path | None, features: str | None, ema: bo
         adapter = importlib.import_module("refinebox.adapters.transformers")
         detector: Detector = adapter.load(path, name if is_hub_id(name) else path.name)
         return detector
-    state, metadata = checkpoint.read(path, ema)
+    state, metadata, meta = checkpoint.read_all(path, ema)
     if metadata and metadata.get("kind") != "detector":
         raise ValueError(f"{path} holds a {metadata.get('kind')}, expected a detector")
     if metadata:
@@ -95,7 +95,7 @@ def _opened(name: str, weights: str | Path | None, features: str | None, ema: bo
     else:
         profile = entry.profile(name, layout)
     if layout.startswith("mmdet"):
-        profile = with_meta(checkpoint.read_meta(path), profile)
+        profile = with_meta(meta, profile)
     if config:
         reader = importlib.import_module("refinebox.adapters.layouts.transformers_config")
         profile = reader.read(config, profile, checkpoint.read_preprocessor(path))

@@ -100,8 +100,8 @@ def matched(
 def _sizes(rows: Rows, data: CocoData) -> NDArray[np.float64]:
     """``[N, 2]`` (width, height) in pixels of the image of each row; 0 where the image cannot be read."""
     wanted = rows[:, 0].astype(np.int64).tolist()
-    some = set(wanted)
-    sizes = {entry["id"]: _size(entry, data.folder) or (0, 0) for entry in data.images if entry["id"] in some}
+    used = set(wanted)
+    sizes = {entry["id"]: _size(entry, data.folder) or (0, 0) for entry in data.images if entry["id"] in used}
     return np.array([sizes[image] for image in wanted], dtype=np.float64).reshape(-1, 2)
 
 

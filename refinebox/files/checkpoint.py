@@ -35,6 +35,11 @@ def read(path: Path, ema: bool | None = None) -> tuple[dict[str, "Tensor"], dict
         ValueError: the file is damaged, holds no tensors or not those that ``ema`` asks for, or is a pickle that could
             run code; the message says which.
     """
+    return read_all(path, ema)[:2]
+
+
+def read_all(path: Path, ema: bool | None = None) -> tuple[dict[str, "Tensor"], dict[str, Any], dict[str, Any]]:
+    """As :func:`read`, and what a checkpoint of mmdetection holds as ``meta`` beside its tensors; empty for others."""
     from refinebox.files import pickled, unwrap
 
     if path.is_dir():
@@ -44,18 +49,19 @@ def read(path: Path, ema: bool | None = None) -> tuple[dict[str, "Tensor"], dict
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; check the path")
     if path.name.endswith(".index.json"):
-        return _read_shards(path), {}
-    tensors, metadata = _read_safetensors(path) if _is_safetensors(path) else (pickled.load(path), {})
+        return _read_shards(path), {}, {}
+    content, metadata = _read_safetensors(path) if _is_safetensors(path) else (pickled.load(path), {})
+    tensors, meta = content, content.get("meta") if isinstance(content, dict) else None
     if not metadata:  # of another program
         try:
-            tensors, taken = unwrap.model_in(tensors, ema)
+            tensors, taken = unwrap.model_in(content, ema)
         except ValueError as error:
             raise ValueError(f"{path} {error}") from error
         if taken:
             tell(f"{path}: took {taken}")
     if not tensors:
         raise ValueError(f"{path} holds no tensors; expected a checkpoint")
-    return tensors, metadata
+    return tensors, metadata, dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -64,17 +70,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
         return {}
     with _opened(path) as file:
         return _metadata(file)
-
-
-def read_meta(path: Path) -> dict[str, Any]:
-    """What a checkpoint of mmdetection holds beside its tensors; empty for others."""
-    from refinebox.files import pickled
-
-    if not path.is_file() or _is_safetensors(path):
-        return {}
-    content = pickled.load(path)
-    meta = content.get("meta") if isinstance(content, dict) else None
-    return dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def read_config(path: Path) -> dict[str, Any]:

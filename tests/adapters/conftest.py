@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mmdet_files
 import pytest
 import torch
 from torch import Tensor
@@ -19,12 +20,25 @@ class Recording:
     Attributes:
         name: of a detector of the family in the table.
         content: inputs and outputs.
-        state: the weights, in the authors' layout.
+        state: the weights, in the authors' layout or mmdetection's.
     """
 
     name: str
     content: dict[str, Any]
     state: dict[str, Tensor]
+
+    @property
+    def deformable(self) -> bool:
+        """Whether it comes from mmdetection, which counts the 80 categories that exist, and not 91 ids."""
+        return self.name in MMDET.values()
+
+    def write(self, path: Path, state: dict[str, Tensor] | None = None) -> Path:
+        """The weights, or others, in a file as it is published."""
+        state = self.state if state is None else state
+        if self.deformable:
+            return mmdet_files.write(path, state, self.content["config"]["num_queries"])
+        torch.save({"model": state}, path)
+        return path
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from invocation import done, run, the_line
@@ -62,6 +63,21 @@ def test_a_librarys_model_is_described() -> None:
     assert "COCO AP:     25.1\n" in shown
     assert "input:       300 x 300\n" in shown
     assert "https://download.pytorch.org/models/ssd300_vgg16_coco" in shown
+
+
+def test_a_folder_of_transformers_is_described(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="an extra: pip install 'refinebox[transformers]'")
+    names = dict(enumerate("abcdefgh"))
+    transformers.RTDetrConfig(id2label=names).save_pretrained(tmp_path)
+    transformers.RTDetrImageProcessor().save_pretrained(tmp_path)
+    shown = done("detectors", tmp_path)
+    assert "family:      rt_detr\n" in shown
+    assert "categories:  8: a, b, c, d, e, f, …\n" in shown
+    assert "input:       640 x 640, stretch\n" in shown
+    assert "built by:    transformers\n" in shown
+    transformers.BertConfig().save_pretrained(tmp_path)
+    assert "holds no detector of transformers: a bert is no object detector" in the_line(run("detectors", tmp_path))
+    assert "microsoft/some is on the Hugging Face hub; download it" in the_line(run("detectors", "microsoft/some"))
 
 
 def test_a_model_of_another_task_has_no_row() -> None:

@@ -500,16 +500,17 @@ def test_the_hash_of_tensors_tells_them_apart(other: dict[str, Tensor]) -> None:
 def test_mmdetections_files_are_read_with_what_they_say(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     meta = {"dataset_meta": {"classes": ("cat", "dog"), "palette": [(1, 2, 3)]}, "cfg": "model = dict()", "iter": 3}
     torch.save({"state_dict": tensors, "meta": meta}, tmp_path / "file.pth")
-    assert_same(checkpoint.read(tmp_path / "file.pth")[0], tensors)
-    assert checkpoint.read_meta(tmp_path / "file.pth") == meta
+    state, metadata, found = checkpoint.read_all(tmp_path / "file.pth")
+    assert_same(state, tensors)
+    assert (metadata, found) == ({}, meta)
 
 
 def test_other_files_say_nothing(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "plain.pth")
     torch.save({"state_dict": tensors, "meta": "text"}, tmp_path / "text.pth")
     checkpoint.write(tmp_path / "file.safetensors", tensors, {})
-    for name in ("plain.pth", "text.pth", "file.safetensors", "missing.pth"):
-        assert checkpoint.read_meta(tmp_path / name) == {}
+    for name in ("plain.pth", "text.pth", "file.safetensors"):
+        assert checkpoint.read_all(tmp_path / name)[2] == {}
 
 
 def test_pickled_configurations_of_mmdetection_are_refused_with_the_way_out(
