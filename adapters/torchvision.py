@@ -45,7 +45,7 @@ class TorchvisionDetector(Detector):
         super().__init__(profile)
         self.network = network.train(False)
         self._dense = _kind(network)
-        images = torch.zeros(1, 3, *profile.input.canvas(self.probe_side, self.probe_side))
+        images = torch.zeros(1, 3, *self.probe_canvas())
         body = getattr(network.backbone, "body", network.backbone)  # what comes before a pyramid
         with torch.no_grad():
             self._taps = Taps([(layer, maps_in) for layer in layers(body)], self._run, images)

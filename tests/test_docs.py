@@ -180,17 +180,17 @@ def test_the_adapter_keeps_the_contract(owl: ModuleType, monkeypatch: pytest.Mon
     part = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = OwlViTConfig(
         text_config={**part, "vocab_size": 50, "bos_token_id": 48, "eos_token_id": 49},
-        vision_config={**part, "image_size": 128, "patch_size": 16},
+        vision_config={**part, "image_size": 64, "patch_size": 8},
         projection_dim=32,
     )
     tokens = torch.tensor([[48, 3, 4, 49], [48, 7, 8, 49]])
     network = OwlViTForObjectDetection(config).eval()
     detector = owl.OwlViT(network, owl.PHRASES, tokens)
-    assert (detector.strides, detector.channels) == ((16,), (32,))
-    images = torch.rand(2, 3, 128, 128)
+    assert (detector.strides, detector.channels) == ((8,), (32,))
+    images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         wanted = network(pixel_values=images, input_ids=tokens.repeat(2, 1))
-    assert torch.equal(detector(images, torch.tensor([[128, 128]] * 2)).logits, wanted.logits)
+    assert torch.equal(detector(images, torch.tensor([[64, 64]] * 2)).logits, wanted.logits)
     # the second block is the test that the document advises
     monkeypatch.setattr(owl, "build", lambda: detector)
     names: dict[str, Any] = {}

@@ -32,8 +32,7 @@ class TransformersDetector(Detector):
     def __init__(self, network: Any, profile: Profile) -> None:
         super().__init__(profile)
         self.network = network.train(False)
-        canvas = profile.input.canvas(self.probe_side, self.probe_side)
-        images = torch.rand(1, 3, *canvas, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(1, 3, *self.probe_canvas(), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             output = self._run(images)
             if not (hasattr(output, "logits") and hasattr(output, "pred_boxes")):

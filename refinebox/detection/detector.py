@@ -150,7 +150,7 @@ class Detector(nn.Module):
         self.train(False)
         self.to(memory_format=self.memory_format)
         output = self.probe()
-        width = self.profile.input.canvas(self.probe_side, self.probe_side)[1]
+        width = self.probe_canvas()[1]
         self.strides = tuple(stride_of(width, feature.shape[-1]) for feature in output.features)
         self.channels = tuple(feature.shape[1] for feature in output.features)
         self.candidates = output.boxes.shape[1]
@@ -170,11 +170,16 @@ class Detector(nn.Module):
 
     def probe(self) -> DetectorOutput:
         """The output for one black image of ``probe_side`` pixels, or of the one size that the detector takes."""
-        form, side = self.profile.input, self.probe_side
-        height, width = form.canvas(side, side)
-        sizes = torch.tensor([[height, width] if form.fixed else [side, side]])
+        side = self.probe_side
+        height, width = self.probe_canvas()
+        sizes = torch.tensor([[height, width] if self.profile.input.fixed else [side, side]])
         output: DetectorOutput = self(torch.zeros(1, 3, height, width), sizes)
         return output
+
+    def probe_canvas(self) -> tuple[int, int]:
+        """(height, width) in pixels of the image that :meth:`probe` looks at."""
+        side = 1 if self.profile.input.fixed else self.probe_side  # which may be more than a fixed size
+        return self.profile.input.canvas(side, side)
 
     def resize(self, short_side: int | None, long_side: int | None) -> None:
         """Changes the input size that images are brought to; None leaves a side as it is.

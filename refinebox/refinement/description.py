@@ -51,6 +51,8 @@ def about_detector(detector: dict[str, Any]) -> dict[str, str]:
     """Of the frozen detector in a file."""
     voting = (detector.get("choice") or {}).get("voting")
     lines = {"detector": f"{detector['name']} ({detector['family']}), {len(detector['categories'])} categories"}
+    if prompt := detector.get("settings", {}).get("prompt"):
+        lines["prompt"] = ". ".join(prompt)
     return lines | ({"voting": f"candidates with IoU ≥ {voting:g}"} if voting else {})
 
 

@@ -1,6 +1,7 @@
 """A detector that is told in words what to look for, through every command."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_a_prompt_in_other_words_is_kept_with_the_refiner(
     assert "looks for the data's" not in told
     assert json.loads((tmp_path / "run/config.json").read_text())["prompt"] == names
     assert checkpoint.read_metadata(better)["detector"]["settings"]["prompt"] == names
+    assert re.search(rf"^prompt: +{'. '.join(names)}$", done("info", better), re.MULTILINE)
     done("eval", better, "--data", shapes_folder, "--output", tmp_path / "results")
     line = the_line(run("eval", better, "--prompt", "cat. dog.", "--data", shapes_folder))
     assert "was written for the prompt" in line
