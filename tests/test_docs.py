@@ -33,7 +33,7 @@ LANGUAGES = {"sh", "python", "text"}
 OTHERS = {"python3", "source", "pip", "pytest", "yolo", "pre-commit", "mkdocs", "jupyter", "git"}
 SCRIPTS = {path.name: path.read_text() for path in (ROOT / "scripts").glob("*.py")}
 # of other programs, which documents name within their text
-FOREIGN = {"--nproc-per-node", "--inplace"}
+FOREIGN = {"--nproc-per-node", "--inplace", "--hook-type"}
 # blocks that a test below runs; every other one is refused
 RUN = {"README.md", "docs/adapters.md", "docs/export.md", "docs/integrations.md", "docs/scale.md"}
 
