@@ -25,6 +25,7 @@ from refinebox.refinement.export import export
 from refinebox.refinement.exported import open_session
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
+from refinebox.training.settings import Settings
 
 BUNDLED = "dab-detr-shapes"
 BUNDLED_SIZE = 144, 192  # height, width in pixels
@@ -81,7 +82,7 @@ def detector_of(sizes: Sizes | None, stage: str) -> Detector:
         return detector
     torch.manual_seed(0)
     return RefinedDetector(
-        detector, Refiner(detector.channels, detector.strides, architecture=ARCHITECTURES["spatial"])
+        detector, Refiner(detector.channels, detector.strides, Settings().steps, ARCHITECTURES["spatial"])
     )
 
 

@@ -116,13 +116,16 @@ def added(detector: Detector, size: tuple[int, int], repeats: int) -> dict[str, 
 
 
 def kinds(detector: Detector) -> dict[str, Refiner]:
-    """Untrained refiners of every architecture, and the default one with the quality head."""
-    made = {
-        name: Refiner(detector.channels, detector.strides, architecture=parts) for name, parts in ARCHITECTURES.items()
-    }
-    judging = Refiner(detector.channels, detector.strides, architecture=ARCHITECTURES["spatial"])
-    judging.quality = Quality(judging.steps, len(detector.category_ids))
-    return {**made, "spatial with quality": judging}
+    """Untrained refiners as published and of the default recipe, and the latter with the quality head."""
+    made = {}
+    for name, parts, steps in (
+        ("published", "published", PUBLISHED.steps),
+        ("spatial", "spatial", Settings().steps),
+        ("spatial with quality", "spatial", Settings().steps),
+    ):
+        made[name] = Refiner(detector.channels, detector.strides, steps, ARCHITECTURES[parts])
+    made["spatial with quality"].quality = Quality(Settings().steps, len(detector.category_ids))
+    return made
 
 
 def training(detector: Detector, count: int, size: tuple[int, int], repeats: int) -> dict[str, float]:
