@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
-ENDS = {"&&", "||", "|", ";", ">", "2>&1"}
+ENDS = {"&&", "||", "|", ";", ">", "2>&1", "&"}
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,12 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 
 
 def commands(shell: str) -> Iterator[list[str]]:
-    """The words of each command of a shell block, without comments and what is piped or redirected."""
+    """The words of each command of a shell block, without comments, loops, variables and what is redirected to."""
     for line in shell.replace("\\\n", " ").splitlines():
+        line = re.sub(r"\$\(\(.*?\)\)|\$\w+", "1", line.removeprefix("$ "))  # what a variable may stand for
+        line = re.sub(r"^\s*(for \w+ in [^;]*; *do|do|done|wait)\b|^\s*(\w+=\S* +)+", "", line)
         words: list[str] = []
-        for word in [*shlex.split(line.removeprefix("$ "), comments=True), ";"]:
+        for word in [*shlex.split(line, comments=True), ";"]:
             if word in ENDS:
                 if words:
                     yield words
