@@ -156,13 +156,11 @@ def gains(metadata: Mapping[str, Any]) -> str:
         )
     known = [name for name, value in after.items() if value is not None and before.get(name) is not None]
     if known:
-        free = cut or before
         lines.append("On the validation images, by which the epoch was chosen (AP in points, IoU 0.50 to 0.95):")
         rows = [["", "detector", *(["cut at the borders"] if cut else []), "refined"]]
         for name in known:
             stages = [before[name], *([cut[name]] if cut else [])]
-            refined = f"{after[name]:.1f} ({after[name] - free[name]:+.1f})"
-            rows.append([name, *(f"{value:.1f}" for value in stages), refined])
+            rows.append([name, *(f"{value:.1f}" for value in (*stages, after[name]))])
         lines.append(table(rows))
     if cut:
         lines.append("Cut at the borders of the image, as refined boxes are, the detector's own gain a little, too.")

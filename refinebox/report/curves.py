@@ -188,7 +188,7 @@ def _ap_panel(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
         if known[name]:
             parts += _curve(panel, name, series[name])
             names.append((COLOURS[name], f"● {name}"))
-    return [*parts, *_best(panel, known, before), _legend(LEFTS[1], names)]
+    return [*parts, *_best(panel, known), _legend(LEFTS[1], names)]
 
 
 def _curve(panel: Panel, name: str, points: Sequence[tuple[int, float | None]]) -> list[str]:
@@ -203,20 +203,19 @@ def _curve(panel: Panel, name: str, points: Sequence[tuple[int, float | None]]) 
     return parts
 
 
-def _best(panel: Panel, known: Mapping[str, Points], before: float | None) -> list[str]:
-    """A ring around the highest AP, the earliest of equals, and its value above."""
+def _best(panel: Panel, known: Mapping[str, Points]) -> list[str]:
+    """A ring around the highest AP, the earliest of equals, and its value above; no gain, for these images chose it."""
     found = [(y, -x, name) for name in ("after", "averaged") for x, y in known[name]]
     if not found:
         return []
     y, x, name = max(found, key=lambda item: item[:2])
-    gain = "" if before is None else f" ({y - before:+.1f})"
     left, up = panel.across(-x), panel.up(y)
     fraction = (left - panel.left) / SPAN
     anchor = "end" if fraction > 0.8 else "start" if fraction < 0.2 else "middle"
     title = f"best: {name}, epoch {-x:.0f}"
     return [
         panel.dot(-x, y, f"ring {COLOURS[name]}", 6, title),
-        _text(left, up - 13, f"best {y:.1f}{gain}", style="value mark", anchor=anchor),
+        _text(left, up - 13, f"best {y:.1f}", style="value mark", anchor=anchor),
     ]
 
 

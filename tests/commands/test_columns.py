@@ -83,6 +83,8 @@ def test_what_commands_print_fits() -> None:
             "detectors dab-detr-r50",
             "env",
             "info u.safetensors",
+            "doctor --detector d.safetensors --data data",
+            "doctor --results results.json --data data",
             "oracle-analysis --results results.json --refined results.json --data data --html report.html",
             "train --detector d.safetensors --data data --output run --epochs 1 --held-out 0 --augmentation none",
             "train --detector d.safetensors --data data --output dry --dry-run",
