@@ -180,6 +180,7 @@ def test_a_real_time_detector_is_exported_with_an_open_batch(tmp_path: Path) -> 
     from refinebox.refinement.export import export
 
     network = build("rt_detr_v2")
+    torch.manual_seed(1)  # with 0 the last token chosen and the first not chosen have one score but for rounding
     for name, tensor in network.state_dict().items():
         if tensor.dim() in (2, 4) and "embed" not in name:
             torch.nn.init.kaiming_normal_(tensor)  # or nothing reaches the queries, and all are ranked the same
