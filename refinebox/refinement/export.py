@@ -128,6 +128,8 @@ def obstacle(detector: Detector) -> str | None:
         return "it comes from an exported file; name the checkpoint that this was made from"
     if base.takes_boxes:
         return "it takes its boxes from a results file; refinebox refine runs it"
+    if base.takes_text:
+        return "it is told in words what to look for, which fixes the number of images in a batch"
     if base.profile.final.rule == "suppression":
         return "it ends in suppression, which keeps another number of boxes in every image"
     if kind.select is not Detector.select:
