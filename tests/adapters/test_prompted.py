@@ -11,6 +11,7 @@ from PIL import Image
 
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
+from refinebox.refinement.export import export
 
 transformers = pytest.importorskip("transformers", reason="an extra: pip install 'refinebox[transformers]'")
 from prompted_models import FAMILIES, build  # noqa: E402
@@ -155,11 +156,22 @@ def test_a_point_parts_phrases(folder: Path, family: str) -> None:
         load_detector(str(folder), prompt=["cat", "\u0301"])
 
 
-def test_a_folder_without_its_tokenizer_is_named(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [
+        (("token", "vocab", "merges"), "it has no tokenizer; put tokenizer.json or vocab.txt or vocab.json into its"),
+        (("processor",), ".*processor"),
+    ],
+    ids=["tokenizer", "processor"],
+)
+def test_a_folder_without_all_its_files_is_named(
+    lacking: tuple[str, ...], message: str, folder: Path, tmp_path: Path
+) -> None:
     for path in folder.iterdir():
-        if "token" not in path.name and "vocab" not in path.name and "merges" not in path.name:
+        if not any(word in path.name for word in lacking):
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=rf"^{tmp_path.name} cannot be opened as a detector of transformers: "):
+    expected = rf"^{tmp_path.name} cannot be opened as a detector of transformers: {message}"
+    with pytest.raises(ValueError, match=expected):
         load_detector(str(tmp_path))
 
 
@@ -167,6 +179,11 @@ def test_what_takes_other_things_than_phrases_is_refused(tmp_path: Path) -> None
     transformers.OwlViTConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"a owlvit is no object detector .* nor one of grounding-dino, mm-grounding"):
         load_detector(str(tmp_path))
+
+
+def test_it_is_not_exported(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be exported: it is told in words what to look for"):
+        export(detector, tmp_path / "model.onnx")
 
 
 def test_a_text_parts_at_special_tokens() -> None:
