@@ -31,11 +31,14 @@ PART = 1000
 
 def measure(quick: bool = False) -> dict[str, float]:
     """``core hours a million images`` and what lies behind it; other keys say what they are and in which unit."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    detector = untrained(R50)
-    with tempfile.TemporaryDirectory() as folder:
-        figures = steps(detector, Path(folder), PHOTOGRAPH, 2 if quick else 7)
-        figures |= written(Path(folder), PART, 3 if quick else 10)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = steps(untrained(R50), Path(folder), PHOTOGRAPH, 2 if quick else 7)
+            figures |= written(Path(folder), PART, 3 if quick else 10)
+    finally:
+        torch.set_num_threads(threads)
     seconds = figures["detection and refinement, CPU ms an image"] + figures["writing, CPU ms an image"]
     figures["core hours a million images"] = seconds / 1000 * 1e6 / 3600
     for name, figure in figures.items():
