@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from refinebox.boxes import to_pixels
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
+from refinebox.refinement import export as module
 from refinebox.refinement.architecture import Architecture
 from refinebox.refinement.description import described
 from refinebox.refinement.export import export, in_onnxruntime, session_of
@@ -159,6 +160,31 @@ def test_half_precision_is_measured_and_leaves_boxes_whole(folder: Path, model: 
         ValueError, match=r"expected at most 0 pixels and .*; nothing is written: export it without --h"
     ):
         prove(run, part, Bar(boxes=0.0, scores=0.0, above=0.05))
+
+
+def test_a_file_in_half_precision_says_so(
+    folder: Path, model: RefinedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx", reason=MISSING)
+
+    def again(*_: Any) -> Any:
+        """Traced once is enough."""
+        whole = onnx.load(folder / "refiner.onnx")
+        del whole.metadata_props[:]
+        return whole
+
+    monkeypatch.setattr(module, "traced", lambda part: None)
+    monkeypatch.setattr(module, "to_onnx", again)
+    proof = export(model, tmp_path / "half.onnx", part="refiner", half=True).proof
+    lines = done("info", tmp_path / "half.onnx").splitlines()
+    assert lines[0].endswith(" exported refiner, upgraded, in half precision")
+    assert lines[-1].endswith(f" at most {proof.told()} from torch")
+    monkeypatch.setattr(module, "HALF", Bar(boxes=1e-6, scores=1e-9, above=0.05))
+    with pytest.raises(
+        ValueError, match=r"differs from torch by up to .*; nothing is written: export it without --half$"
+    ):
+        export(model, tmp_path / "other.onnx", part="refiner", half=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["half.onnx"]
 
 
 def test_a_detector_without_a_refiner_has_none_to_export(detector: Detector, tmp_path: Path) -> None:
