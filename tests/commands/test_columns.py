@@ -66,8 +66,8 @@ def _files(_eighty: None, detector: Detector, validation: CocoData) -> None:
     write_refiner(Path("r.safetensors"), refiner, detector, {}, {"before": None, "after": None})
     Path("data").symlink_to(validation.folder.parent, target_is_directory=True)
     rows = [
-        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 0.5}
-        for a in validation.annotations
+        {"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "score": 1 / (2 + place)}
+        for place, a in enumerate(validation.annotations)
     ]
     Path("results.json").write_text(json.dumps(rows))
 
@@ -93,7 +93,7 @@ def test_what_commands_print_fits() -> None:
         )
     }
     # whose random weights find nothing, so that it does not end well
-    shown["doctor"] = run(*"doctor --detector d.safetensors --data data".split()).stdout
+    shown["doctor"] = run(*["doctor", "--detector", "d.safetensors", "--data", "data"]).stdout
     for words, text in shown.items():
         assert too_wide(text) == [], words
         assert "…" not in text, words  # nothing is cut
