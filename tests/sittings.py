@@ -72,6 +72,7 @@ def _work(
     memory: int | None = None,
 ) -> None:
     torch.set_num_threads(1)
+    os.environ.pop("COLUMNS", None)  # readline, which pytest imports, makes up a terminal
     os.environ.update(environment or {})
     with said.open("wb") as file:
         os.dup2(file.fileno(), 1)

@@ -18,6 +18,7 @@ from refinebox.training.observation import Observation
 from refinebox.training.settings import Settings
 
 FAR = "far_matches"  # share of the objects whose prediction is too far away to be learned from
+FIT = "overlap"  # mean IoU of the objects with their predictions
 Observe = Callable[[Any], Observation]  # of a batch, or of what a cache knows of one
 
 
@@ -47,7 +48,7 @@ class Learner:
             FloatingPointError: the loss is not finite; the refiner is left as it was.
             ConnectionError: another process has ended.
         """
-        parameters, names = list(self.refiner.parameters()), [*loss_names(settings.steps), FAR]
+        parameters, names = list(self.refiner.parameters()), [*loss_names(settings.steps), FAR, FIT]
         batches = [batch for batch in batches if batch.image_ids]
         counts = [sum(len(batch.image_ids) for batch in batches), sum(batch.objects for batch in batches)]
         images, objects = distributed.totals(counts, parameters[0].device)
@@ -59,7 +60,8 @@ class Learner:
         for batch in batches:
             try:
                 observed = observe(batch)
-                near = observed.near(settings.least_overlap)
+                overlaps = observed.overlaps()
+                near = overlaps >= settings.least_overlap
                 losses = observed_losses(self.refiner, observed, settings.jitter, objects or 1, key, near)
                 parts = torch.stack(list(losses.values()))
                 if not parts.isfinite().all():
@@ -69,13 +71,13 @@ class Learner:
             except FloatingPointError as error:
                 raise FloatingPointError(f"images {', '.join(map(str, batch.image_ids))}: {error}") from error
             parts.sum().backward()  # type: ignore[no-untyped-call]
-            sums += torch.cat([parts.detach(), (~near).sum()[None] / (objects or 1)])
+            sums += torch.cat([parts.detach(), torch.stack([(~near).sum(), overlaps.sum()]) / (objects or 1)])
         distributed.total_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         self.optimizer.step()
         self.average.update_parameters(self.refiner)
         totals = distributed.total(sums).tolist()
-        return {"loss": sum(totals[:-1])} | dict(zip(names, totals, strict=True))
+        return {"loss": sum(totals[:-2])} | dict(zip(names, totals, strict=True))
 
     @property
     def device(self) -> torch.device:

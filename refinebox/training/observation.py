@@ -30,9 +30,9 @@ class Observation:
     sizes: Tensor
     image_ids: list[int]
 
-    def near(self, least_overlap: float) -> Tensor:
-        """``[M]`` bool: the predicted boxes whose IoU with their object is at least so much."""
-        return paired_iou(self.boxes, self.wanted) >= least_overlap
+    def overlaps(self) -> Tensor:
+        """``[M]`` IoU of each predicted box with its object."""
+        return paired_iou(self.boxes, self.wanted)
 
 
 def observe(detector: Detector, batch: Batch, *, pixels: bool = False) -> Observation:

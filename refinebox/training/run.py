@@ -80,6 +80,7 @@ class Progress:
                 "clipped": metrics.get("clipped"),
                 "after": metrics[weights],
                 "far_matches": means.get("far_matches", 0.0),
+                "overlap": means.get("overlap"),
             }
         line = {"epoch": self.epoch, **means, **metrics, "seconds": self.seconds}
         if self.unreadable:
@@ -189,6 +190,7 @@ class Run:
             best.get("clipped"),
             Choice.read(best),
             best.get("far_matches", 0.0),
+            best.get("overlap"),
             self.configuration["training_boxes"],
             max(losses, default=None),
         )

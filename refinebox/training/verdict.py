@@ -7,6 +7,7 @@ from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.training.held_out import Choice
 
 TROUBLE = 0.1  # share of far matches that is worth mentioning
+TIGHT = 0.85  # mean IoU, above which there is little to mend
 FEW = 50  # held-out images
 FEW_OBJECTS = 100  # from which no refiner learns what holds elsewhere
 NOTHING = 1.0  # AP in points, below which a detector finds next to nothing
@@ -24,6 +25,7 @@ class Report:
         clipped: as ``before``, with boxes cut at the borders of the image, where ``after`` has them so.
         choice: what the held-out training images say, where there are any.
         far_matches: share of the objects that no predicted box was near.
+        overlap: mean IoU of the objects with their predicted boxes; None where nobody knows.
         objects: how many there were to learn from; None where nobody counted.
         loss: the highest mean loss of an epoch; None where nobody knows.
     """
@@ -36,6 +38,7 @@ class Report:
     clipped: Metrics | None = None
     choice: Choice | None = None
     far_matches: float = 0.0
+    overlap: float | None = None
     objects: int | None = None
     loss: float | None = None
 
@@ -90,6 +93,8 @@ class Report:
         found = []
         if self.far_matches > TROUBLE:
             found.append(f"{100 * self.far_matches:.0f} % of the objects had no predicted box near them")
+        if self.overlap is not None and self.overlap > TIGHT:
+            found.append(f"the detector's boxes are tight already, with a mean IoU of {self.overlap:.2f}")
         if self.choice is not None and self.choice.images < FEW:
             found.append(f"{self.choice.images} held-out images tell little; --held-out takes a larger share")
         return f" ({'; '.join(found)})" if found else ""

@@ -162,9 +162,9 @@ def test_without_held_out_images_the_head_is_kept(
     assert history["after"]["AP"] != METRICS["AP"]  # evaluated with the head
 
 
-def report(gain: float, choice: Choice | None = None, far: float = 0.0) -> str:
+def report(gain: float, choice: Choice | None = None, far: float = 0.0, overlap: float | None = None) -> str:
     clipped: Metrics = {"AP": 40.5}
-    return Report(Path("best"), METRICS, {"AP": 40.5 + gain}, "last", 9.0, clipped, choice, far).verdict()
+    return Report(Path("best"), METRICS, {"AP": 40.5 + gain}, "last", 9.0, clipped, choice, far, overlap).verdict()
 
 
 def test_the_verdict_tells_what_was_chosen_and_why() -> None:
@@ -180,4 +180,7 @@ def test_the_verdict_tells_what_was_chosen_and_why() -> None:
     refused = report(2.0, Choice(20, False, False, bad), far=0.34)
     assert ": the refiner is NOT WORTH applying as far as can be told (34 % of the objects had no predicted" in refused
     assert "20 held-out images tell little; --held-out takes a larger share" in refused
+    tight = report(2.0, Choice(80, False, False, bad), overlap=0.91)
+    assert "can be told (the detector's boxes are tight already, with a mean IoU of 0.91)" in tight
+    assert "tight" not in report(2.0, Choice(80, False, False, bad), overlap=0.8)
     assert "makes these boxes WORSE" in report(-0.1)

@@ -34,7 +34,7 @@ def losses_of(learner: Learner, seen: Observation, near: Tensor | None, jitter: 
 
 def test_matches_far_from_their_object_are_not_learned_from(detector: Detector, seen: Observation) -> None:
     learner = Learner.start(detector, SETTINGS)
-    near = seen.near(0.3)
+    near = seen.overlaps() >= 0.3
     assert near.tolist() == [place % 2 == 0 for place in range(len(near))]
     few = replace(seen, boxes=seen.boxes[near], wanted=seen.wanted[near], image=seen.image[near])
     without = observed_losses(learner.refiner, few, 0, len(seen.boxes), "0")
@@ -56,6 +56,7 @@ def test_their_share_is_reported(least: float, share: bool, detector: Detector, 
     found = learner.step(lambda _: seen, [Given()], settings)
     expected = (len(seen.boxes) // 2) / len(seen.boxes) if share else 0.0
     assert found["far_matches"] == pytest.approx(expected)
+    assert found["overlap"] == pytest.approx(seen.overlaps().mean().item())
     assert found["loss"] == pytest.approx(sum(value for name, value in found.items() if name.startswith("loss.")))
 
 
@@ -63,5 +64,5 @@ def test_published_losses_are_those_of_the_paper(detector: Detector, seen: Obser
     """The recipe learns from every match, as the authors do."""
     settings = replace(SETTINGS, architecture=PUBLISHED, least_overlap=0.0)
     learner = Learner.start(detector, settings)
-    assert seen.near(settings.least_overlap).all()
-    torch.testing.assert_close(losses_of(learner, seen, seen.near(0.0)), losses_of(learner, seen, None))
+    assert (seen.overlaps() >= settings.least_overlap).all()
+    torch.testing.assert_close(losses_of(learner, seen, seen.overlaps() >= 0.0), losses_of(learner, seen, None))
