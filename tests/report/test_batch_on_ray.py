@@ -84,7 +84,13 @@ def test_a_killed_worker_loses_and_doubles_nothing(detector: Detector, tmp_path:
         Image.fromarray(random.integers(0, 256, (24, 32, 3), dtype=np.uint8)).save(images / f"{number:03}.png")
     (images / "111.png").write_text("no image")
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_worker_niceness": "0",  # or a busy machine lets them starve
+    }
     completed = subprocess.run(
         [sys.executable, "-c", SCRIPT, model, images, output, place],
         env=environment,
