@@ -125,8 +125,13 @@ def _of_torchvision(model: str, own_weights: bool) -> nn.Module:
 
     modules = [(name, module) for name, module in whole.named_modules() if name and name.count(".") <= 1]
     hooks = [module.register_forward_hook(note(name)) for name, module in modules]
-    with torch.no_grad():
-        whole(torch.zeros(1, 3, *PROBE))
+    try:
+        with torch.no_grad():
+            whole(torch.zeros(1, 3, *PROBE))
+    except (AssertionError, RuntimeError) as error:  # as a vision transformer's, whose images have one size
+        raise ValueError(
+            f"torchvision:{model} does not take images of any size ({error}); name another backbone"
+        ) from error
     for hook in hooks:
         hook.remove()
     last = {stride: name for name, x in seen.items() for stride in STRIDES if _order(x, stride)}

@@ -14,12 +14,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmark_training import PHOTOGRAPH, R50, photographs, untrained
+from benchmark_training import PHOTOGRAPH, R50, kinds, photographs, untrained
 
 from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
-from refinebox.refinement.refiner import Refiner
 from refinebox.report.columns import empty_row
 from refinebox.report.parts import Parts
 from refinebox.report.returned import row_of
@@ -48,7 +47,7 @@ def measure(quick: bool = False) -> dict[str, float]:
 
 def steps(detector: Detector, folder: Path, size: tuple[int, int], repeats: int) -> dict[str, float]:
     """From the file to the row, of a JPEG file of ``size`` (height, width), in turn."""
-    upgraded = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    upgraded = RefinedDetector(detector, kinds(detector)["spatial"])
     photograph = photographs(folder, 1, size)
     path = folder / photograph.images[0]["file_name"]
     work: dict[str, Callable[[], object]] = {

@@ -84,7 +84,7 @@ def measure(quick: bool = False) -> dict[str, float]:
 
 def latency(detector: Detector, sizes: Sequence[int], size: tuple[int, int], repeats: int) -> dict[str, float]:
     """The upgraded detector, which refines 100 boxes, over the frozen one, for each batch size of ``sizes``."""
-    upgraded = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    upgraded = RefinedDetector(detector, kinds(detector)["spatial"])
     figures: dict[str, float] = {}
     for count in sizes:
         batch = random_batch([0] * count, size, 1)

@@ -1,7 +1,7 @@
 """The frozen detector around a model of transformers."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,20 +59,22 @@ class TransformersDetector(Detector):
 
     def extract(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         if self._apart and len(images) > 1 and (sizes != sizes[0]).any():
-            return self._one_by_one(images, sizes).features
+            return padded_together([self._taps.maps(image) for image, _ in self._alone(images, sizes)])
         return self._taps.maps(images)
 
     def _one_by_one(self, images: Tensor, sizes: Tensor) -> DetectorOutput:
-        outputs = []
-        for image, size in zip(images, sizes, strict=True):
-            height, width = self.profile.input.canvas(*size.tolist())
-            outputs.append(self.detect(image[None, :, :height, :width], size[None]))
-        levels = zip(*(output.features for output in outputs), strict=True)
+        outputs = [self.detect(image, size) for image, size in self._alone(images, sizes)]
         return DetectorOutput(
-            tuple(pad_maps([level[0] for level in maps]) for maps in levels),
+            padded_together([output.features for output in outputs]),
             torch.cat([output.boxes for output in outputs]),
             torch.cat([output.logits for output in outputs]),
         )
+
+    def _alone(self, images: Tensor, sizes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each image ``[1, 3, H, W]`` with no more padding than it needs by itself, and its size ``[1, 2]``."""
+        for image, size in zip(images, sizes, strict=True):
+            height, width = self.profile.input.canvas(*size.tolist())
+            yield image[None, :, :height, :width], size[None]
 
     def _run(self, images: Tensor, mask: Tensor | None = None) -> Any:
         masks = {} if mask is None else {"pixel_mask": mask}
@@ -92,6 +94,11 @@ def inside(images: Tensor, sizes: Tensor) -> Tensor:
     rows = torch.arange(images.shape[-2], device=images.device) < sizes[:, :1]  # [B, H]
     columns = torch.arange(images.shape[-1], device=images.device) < sizes[:, 1:]  # [B, W]
     return (rows[:, :, None] & columns[:, None, :]).long()
+
+
+def padded_together(features: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """``[B, C_l, H_l, W_l]`` for each level of the maps of single images."""
+    return tuple(pad_maps([level[0] for level in maps]) for maps in zip(*features, strict=True))
 
 
 def pad_maps(maps: Sequence[Tensor]) -> Tensor:

@@ -70,11 +70,11 @@ def evaluate(
     detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
     link = Link.between(detector, validation, categories)
-    rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     evaluate = Evaluator(validation)
-    metrics = {stage: evaluate(found).metrics for stage, found in rows.items()}
-    for stage, found in rows.items():
+    rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
+    for stage, found in rows.items():  # before anything else can fail
         checkpoint.write_json(output / f"{stage}.json", to_results(found, validation))
+    metrics = {stage: evaluate(found).metrics for stage, found in rows.items()}
     if json_file is not None:
         checkpoint.write_json(json_file, metrics)
     for doubt in doubts(detector, validation, link, rows["before"]):

@@ -70,6 +70,10 @@ def export(
     judged = data is not None or annotations is not None
     check(detector, output, part, half=half, judged=judged)
     validation = read_split("val", data, annotations, images) if judged else None
+    if validation is not None and all(entry["iscrowd"] for entry in validation.annotations):
+        raise ValueError(
+            f"{validation.folder} has no objects, so there is no AP to compare; leave out --data, or name others"
+        )
 
     def judge(exported: "Detector") -> dict[str, Any]:
         return {"AP": ap_beside(detector, exported, validation, categories)}

@@ -50,6 +50,8 @@ def refine(
     from refinebox.files import checkpoint
 
     check_output_file(output)
+    if output.resolve() == results.resolve():
+        raise ValueError(f"{output} is the results file that is read; name another file with --output")
     detector = load(model, weights, device, short_side, long_side, results=results)
     entries = results_file.read_entries(results)
     names = {number: detector.category_names.get(number, str(number)) for number in detector.category_ids}

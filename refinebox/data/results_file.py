@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refinebox.data import fields, references
-from refinebox.data.annotations import CocoData
+from refinebox.data import fields, frames, references
+from refinebox.data.annotations import CocoData, labelled_size
 from refinebox.data.fields import brief
+from refinebox.data.frames import Reading
+from refinebox.data.images import read_header
 from refinebox.data.references import Counting
 from refinebox.data.tally import Tally
 
 FIELDS = ("image_id", "category_id", "bbox", "score")
 LISTS = ("annotations", "predictions", "detections", "results")  # under which some tools write theirs
+LOOKED_AT = 300  # images, to tell what boxes are
 Floats = NDArray[np.float64]
 Rows = Floats  # [N, 7] image id, x, y, width, height (pixels), score, category id
 
@@ -108,3 +111,30 @@ def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
     shown = ", ".join(f"{field} {brief(repr(entry.get(field)))}" for field in FIELDS)
     many = f" ({len(wrong)} in all)" if len(wrong) > 1 else ""
     return f"detection {wrong[0]} has {shown}{many}; expected numbers, and a box of x, y, width and height"
+
+
+def reading(rows: Rows, data: CocoData, boxes: Reading | None = None) -> Reading:
+    """What the boxes of ``rows`` ``[N, 7]``, as they stand in the file, are read as: ``boxes``, by default xywh.
+
+    Raises:
+        ValueError: nothing is asked for, and they look like something else.
+    """
+    some = np.isin(rows[:, 0], np.unique(rows[:, 0])[:LOOKED_AT])
+    sizes = image_sizes(rows[some], data)
+    sized = (sizes > 0).all(1)
+    return frames.chosen(rows[some][sized, 1:5], sizes[sized], boxes)
+
+
+def image_sizes(rows: Rows, data: CocoData) -> Floats:
+    """``[N, 2]`` (width, height) in pixels of the image of each row; 0 where the image cannot be read."""
+    wanted = rows[:, 0].astype(np.int64).tolist()
+    used = set(wanted)
+    sizes = {entry["id"]: _size(entry, data.folder) or (0, 0) for entry in data.images if entry["id"] in used}
+    return np.array([sizes[image] for image in wanted], dtype=np.float64).reshape(-1, 2)
+
+
+def _size(entry: dict[str, Any], folder: Path) -> tuple[int, int] | None:
+    try:
+        return labelled_size(entry) or read_header(folder / entry["file_name"]).upright
+    except (OSError, ValueError):
+        return None

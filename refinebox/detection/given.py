@@ -135,7 +135,8 @@ def rows_of(results: Path, data: CocoData) -> Rows:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no results file, all of its detections are in other images, or one is of another category.
+        ValueError: it is no results file, all of its detections are in other images, one is of another category, or
+            boxes are not x, y, width and height in pixels.
     """
     entries = results_file.read_entries(results)
     own = results_file.within(entries, data)
@@ -154,6 +155,18 @@ def rows_of(results: Path, data: CocoData) -> Rows:
         labels = sorted({int(entry["category_id"]) for entry in own})
         data = replace(data, categories={label: str(label) for label in labels})
     try:
-        return results_file.rows(own, data, "check", Tally())
+        rows = results_file.rows(own, data, "check", Tally())
     except ValueError as error:
         raise ValueError(f"{results}: {error}") from error
+    try:
+        results_file.reading(rows, data)
+    except ValueError as error:
+        raise ValueError(
+            f"{results}: {str(error).partition(':')[0]}; expected x, y, width and height in pixels: write them "
+            "so, or let refinebox refine --boxes read them"
+        ) from error
+    if (rows[:, 3:5] < 0).any():
+        raise ValueError(
+            f"{results}: some boxes have negative sides; write x, y of the top left corner, width and height"
+        )
+    return rows

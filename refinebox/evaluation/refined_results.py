@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from numpy.typing import NDArray
 from refinebox import distributed
 from refinebox.boxes import to_pixels
 from refinebox.data import frames, results_file
-from refinebox.data.annotations import CocoData, labelled_size
+from refinebox.data.annotations import CocoData
+from refinebox.data.fields import brief
 from refinebox.data.frames import Reading
-from refinebox.data.images import read_header
 from refinebox.data.proposals import RowsByImage
 from refinebox.data.references import Counting, reference, told
 from refinebox.data.results_file import Rows
@@ -26,7 +25,6 @@ from refinebox.refinement.refined_detector import RefinedDetector
 DECIMALS = 3  # of a pixel
 FRACTION_DECIMALS = 7  # of an image's side, where boxes are fractions
 SCORE_DECIMALS = 6
-LOOKED_AT = 300  # images, to tell what boxes are
 
 
 @dataclass(frozen=True)
@@ -83,33 +81,22 @@ def matched(
         )
     try:
         rows = results_file.rows(entries, data, categories, tally)
-        some = np.isin(rows[:, 0], np.unique(rows[:, 0])[:LOOKED_AT])
-        sizes = _sizes(rows[some], data)
-        sized = (sizes > 0).all(1)
-        reading = frames.chosen(rows[some][sized, 1:5], sizes[sized], boxes)
+        reading = results_file.reading(rows, data, boxes)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    negative = (rows[:, 3:5] < 0).any(1) if reading.startswith("xywh") else np.zeros(len(rows), dtype=bool)
+    if negative.any():
+        entry = entries[int(negative.argmax())]
+        raise ValueError(
+            f"{where}: {negative.sum():,} boxes have negative sides, such as {brief(entry['bbox'])}; write x and y of "
+            "the top left corner, and width and height"
+        )
     if reading == "xywh":
         return Matched(rows, reading, np.ones((len(rows), 2)))
     tally.add(f"boxes of detections read as {frames.MEANINGS[reading]}", "", len(rows))
-    sizes = _sizes(rows, data)
+    sizes = results_file.image_sizes(rows, data)
     rows[:, 1:5] = frames.read(rows[:, 1:5], sizes, reading)
     return Matched(rows, reading, sizes)
-
-
-def _sizes(rows: Rows, data: CocoData) -> NDArray[np.float64]:
-    """``[N, 2]`` (width, height) in pixels of the image of each row; 0 where the image cannot be read."""
-    wanted = rows[:, 0].astype(np.int64).tolist()
-    used = set(wanted)
-    sizes = {entry["id"]: _size(entry, data.folder) or (0, 0) for entry in data.images if entry["id"] in used}
-    return np.array([sizes[image] for image in wanted], dtype=np.float64).reshape(-1, 2)
-
-
-def _size(entry: dict[str, Any], folder: Path) -> tuple[int, int] | None:
-    try:
-        return labelled_size(entry) or read_header(folder / entry["file_name"]).upright
-    except (OSError, ValueError):
-        return None
 
 
 def refine_results(

@@ -1,4 +1,4 @@
-"""The refiner: a pyramid, RoIAlign, and a head that moves each box, three times with one set of weights.
+"""The refiner: a pyramid, RoIAlign, and a head that moves each box, a few times with one set of weights.
 
 With the architecture ``published`` it equals the published network (RefineBox, arXiv 2307.11828, section 3), and module
 names are those of the published files.

@@ -16,6 +16,7 @@ from refinebox.evaluation.detect import detect, evaluate
 from refinebox.evaluation.evaluator import coco_ap, points
 from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
+from refinebox.progress import tell
 from refinebox.refinement import change
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
@@ -103,17 +104,24 @@ def conclude(
     *,
     batch_size: int,
     workers: int,
+    strict: bool = False,
 ) -> None:
     """Trains the quality head if it is asked for, chooses, and writes both into the refiner's file at ``path``.
 
-    Without held-out images nothing is chosen: the head, if it is asked for, is kept.
+    Without held-out images nothing is chosen: the head, if it is asked for, is kept. Images that cannot be read are
+    told, as they count as missed before and after alike; where ``strict`` they are an error.
     """
     distributed.gathered([])  # until the first process has written the file
     refiner, history = load_refiner_and_history(path)
     refiner.to(next(detector.parameters()).device)
     refiner.quality = None  # of an earlier end of the same training
     plain = deepcopy(refiner)
-    asked: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "unreadable": list[str]()}
+    unreadable: list[str] = []
+    asked: dict[str, Any] = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "unreadable": None if strict else unreadable,
+    }
     links = [Link.between(detector, data, categories) for data in (learned, validation)]
     if settings.quality:
         refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
@@ -128,6 +136,9 @@ def conclude(
         history["choice"] = asdict(choice)
     if refiner.quality is not None or chooser is not detector:
         history["after"] = evaluate(RefinedDetector(chooser, refiner), validation, links[1], **asked)["after"]
+    if unreadable:
+        count = len(set(unreadable))
+        tell(f"{count} images that should decide could not be read, such as: {min(unreadable)}", warning=True)
     if distributed.rank() == 0:
         checkpoint.write(path, refiner.state_dict(), history)
     distributed.gathered([])

@@ -69,7 +69,7 @@ def train_quality(
 @torch.no_grad()
 def examples(detector: Detector, refiner: Refiner, batch: Batch, top: int = 100) -> Examples:
     """All pairs of a batch with a score that matters, on the CPU."""
-    output = detector(batch.images, batch.sizes)
+    output = detector(batch.images, batch.sizes, batch.proposals)
     scores = detector.scores(output.logits)
     matches = match(scores, output.boxes, batch.targets, detector.profile.classification)
     best = scores.amax(-1).topk(min(top, scores.shape[1])).indices  # [B, N]

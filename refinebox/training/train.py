@@ -81,7 +81,7 @@ def train(
     others = {"averaged": learner.averaged} if settings.average else {}
     judge = partial(detect.evaluate, model, others=others, workers=workers)
     own = Link.between(detector, training, categories)
-    held_out_judge = partial(judge, held_out or learned, own, batch_size=part, unreadable=[])
+    held_out_judge = partial(judge, held_out or learned, own, batch_size=part, unreadable=None if strict else [])
     data = {"train": training.origin(), "val": validation.origin()}
     run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
     run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
@@ -100,7 +100,7 @@ def train(
                 )
     if settings.quality or held_out is not None:
         splits = learned, held_out, validation
-        conclude(run.best, detector, *splits, settings, categories, batch_size=part, workers=workers)
+        conclude(run.best, detector, *splits, settings, categories, batch_size=part, workers=workers, strict=strict)
     return run.report()
 
 

@@ -7,6 +7,7 @@ import timm
 import torch
 import torchvision
 
+from refinebox.adapters import bare_backbone
 from refinebox.detection.zoo import build, describe, load_features, load_given, profile_from
 
 
@@ -79,3 +80,9 @@ def test_a_backbone_gives_features_to_boxes(tmp_path: Path) -> None:
     given = load_given("torchvision:resnet18", saved("torchvision:resnet18", tmp_path / "weights.pth"))
     assert given.strides == (4, 8, 16, 32)
     assert given.profile.name == "given boxes on torchvision:resnet18"
+
+
+def test_a_backbone_of_one_size_is_refused() -> None:
+    expected = r"^torchvision:vit_b_16 does not take images of any size \(.*\); name another backbone$"
+    with pytest.raises(ValueError, match=expected):
+        bare_backbone._of_torchvision("vit_b_16", own_weights=False)

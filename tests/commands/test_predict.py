@@ -110,6 +110,7 @@ BAD = {
         "--format coco --shard 1/2",
         r"refinebox: --shard, --skip-done and --part-size are for Parquet",
     ),
+    "pictures of parts": ("--compare", r"--compare makes pictures, and Parquet files have none; leave out one of them"),
     "no images": ("{file}.jpg", r"no file or folder at .*file\.jpg; check the path"),
 }
 

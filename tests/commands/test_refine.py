@@ -246,6 +246,22 @@ BAD = {
     "other images, predict": ("predict {upgraded} {images} --results {other}", "has no detection in any of these 4 im"),
     "unknown label": (REFINE + "{label}", "detections name category ids that the data does not have: 9"),
     "fractions": (REFINE + "{fractions}", "boxes look like fractions of the image .*; pass --boxes xywhn to read them"),
+    "fractions, predict": (
+        "predict {upgraded} {images} --results {fractions}",
+        "boxes look like fractions of the image .*; expected x, y, width and height in pixels: write them so, or let",
+    ),
+    "negative sides": (
+        REFINE + "{negative}",
+        r"1 boxes have negative sides, such as \[31, 2, -30, 40\]; write x and y",
+    ),
+    "negative sides, predict": (
+        "predict {upgraded} {images} --results {negative}",
+        "some boxes have negative sides; wr",
+    ),
+    "into itself": (
+        "refine {upgraded} --images {images} --output {val} --results {val}",
+        "is the results file that is read; name another file with --output",
+    ),
     "percentages": (REFINE + "{percent}", r"the score of a detection is 90; expected scores between 0 and 1 \(1 are"),
     "no refiner to speak of": (
         "refine {features} --images {images} --output out.json --results {val}",
@@ -275,6 +291,7 @@ def test_what_a_user_can_put_right_is_one_line(
         "other": {**row, "image_id": 77},
         "label": {**row, "category_id": 9},
         "percent": {**row, "score": 90},
+        "negative": {**row, "bbox": [31, 2, -30, 40]},
     }
     fractions = [{**row, "bbox": [0.1, 0.1, place / 20, 0.3]} for place in range(1, 15)]
     places: dict[str, Any] = {"fractions": write(tmp_path / "fractions.json", fractions)}

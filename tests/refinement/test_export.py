@@ -180,6 +180,16 @@ def near(box: list[float], other: list[float]) -> bool:
     return max(abs(a - b) for a, b in zip(box, other, strict=True)) < 0.1
 
 
+def test_images_without_objects_have_no_ap_to_compare(shapes_folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.json"
+    content = json.loads((shapes_folder / "annotations/instances_val.json").read_text())
+    empty.write_text(json.dumps({**content, "annotations": []}))
+    data = ["--annotations", empty, "--images", shapes_folder / "val"]
+    line = the_line(run("export", "dab-detr-shapes", "--output", tmp_path / "none.onnx", *data))
+    assert "has no objects, so there is no AP to compare; leave out --data, or name others" in line
+    assert not (tmp_path / "none.onnx").exists()
+
+
 def test_nothing_can_be_trained_on_it(file: Path, shapes_folder: Path, tmp_path: Path) -> None:
     arguments = ["train", "--detector", file, "--data", shapes_folder, "--output", tmp_path / "run", "--device", "cpu"]
     line = the_line(run(*arguments))

@@ -148,6 +148,31 @@ def test_voting_is_chosen_for_the_boxes_that_are_chosen(
             apply(detector, None, path, output)
 
 
+def test_images_that_cannot_be_read_are_told(
+    detector: Detector,
+    many: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def found(_: Detector, data: CocoData, *__: Any, unreadable: list[str] | None, **___: Any) -> dict[str, Rows]:
+        if unreadable is not None:
+            unreadable += ["b.jpg is damaged", "a.jpg is damaged"]
+        return {"before": truth(data, 0.2), "after": truth(data, 0.0)}
+
+    path = tmp_path / "best.safetensors"
+    monkeypatch.setattr(deciding, "detect", found)
+    learned, held_out = hold_out(many, 0.5, seed=0)
+    for strict in (True, False):
+        write_refiner(path, Refiner(detector.channels, detector.strides), detector, {}, {"after": METRICS})
+        options: dict[str, Any] = {"batch_size": 2, "workers": 0, "strict": strict}
+        conclude(path, detector, learned, held_out, validation, Settings(), "check", **options)
+        told = capsys.readouterr()
+        expected = "2 images that should decide could not be read, such as: a.jpg is damaged"
+        assert (expected in told.out + told.err) == (not strict)
+
+
 def test_without_held_out_images_the_head_is_kept(
     detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,21 @@
 """The quality head learns who is the one detection of an object, and leaves the refiner as it was."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from results_files import detections, write
 
 from refinebox.boxes import paired_iou
 from refinebox.data.annotations import CocoData
 from refinebox.data.batches import Batch
 from refinebox.detection.detector import Detector
+from refinebox.detection.given import Given
+from refinebox.detection.zoo import describe
 from refinebox.evaluation.detect import evaluation_batches
 from refinebox.evaluation.link import Link
+from refinebox.evaluation.results import read_results
 from refinebox.refinement.architecture import SPATIAL
 from refinebox.refinement.matching import match
 from refinebox.refinement.move import clipped
@@ -86,3 +93,14 @@ def test_many_images_are_not_all_needed(
     monkeypatch.setattr(quality, "examples", lambda *parts: (seen.extend(parts[2].image_ids), real(*parts))[1])
     train_quality(detector, refiner, training, Link.between(detector, training), seed=0, batch_size=3, workers=0)
     assert len(set(seen)) == 4
+
+
+def test_boxes_of_a_file_are_judged_too(
+    detector: Detector, training: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "STEPS", 1)
+    given = Given(detector, describe(detector))
+    data = replace(training, given=read_results(write(tmp_path / "results.json", detections(training)), training))
+    refiner = Refiner(given.channels, given.strides, architecture=SPATIAL)
+    head = train_quality(given, refiner, data, Link.between(given, data), seed=0, batch_size=2, workers=0)
+    assert head.of_column.weight.shape[0] == len(given.category_ids)
