@@ -1,5 +1,7 @@
 """Which part of a recipe is worth what: trains one refiner for every variant and seed, and evaluates it once.
 
+Variants of the recipe are settings; what other systems have and this package has not comes from ``trial_parts.py``.
+
     python scripts/ablate.py --detector bccd.safetensors --data bccd --cache cache --results ablation.jsonl \
         --variants today spatial --seeds 0 1 2
 
@@ -19,6 +21,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+import trial_parts as parts
 
 from refinebox.analysis.oracle import swapped_rows
 from refinebox.data import annotations, layout
@@ -46,7 +49,12 @@ TODAY = replace(BASE, architecture=PUBLISHED, least_overlap=0.0, steps=3)
 VARIANTS: dict[str, Settings] = {
     "published": replace(recipes.PUBLISHED, augmentation="flip", variants=2),
     "today": TODAY,
+    "today, placed": replace(TODAY, architecture=replace(PUBLISHED, placed=True)),
+    "today, 1.5x": replace(TODAY, architecture=replace(PUBLISHED, enlargement=1.5)),
+    "today, relative": replace(TODAY, architecture=replace(PUBLISHED, moves="relative")),
     "spatial": BASE,
+    "spatial, batches of 2": replace(BASE, batch_size=2, learning_rate=1e-3),
+    "spatial, batches of 2, 1.5e-3": replace(BASE, batch_size=2),
     "spatial, logit moves": replace(BASE, architecture=replace(SPATIAL, moves="logit")),
     "spatial, mean alone": replace(BASE, architecture=replace(SPATIAL, placed=False)),
     "spatial, 1x": replace(BASE, architecture=replace(SPATIAL, enlargement=1.0)),
@@ -61,10 +69,25 @@ VARIANTS: dict[str, Settings] = {
     "spatial, 3 steps": replace(BASE, steps=3),
     "spatial, 7 cells": replace(BASE, architecture=replace(SPATIAL, cells=7)),
     "spatial, stem": replace(BASE, architecture=replace(SPATIAL, stem=True)),
-    "today, placed": replace(TODAY, architecture=replace(PUBLISHED, placed=True)),
-    "today, 1.5x": replace(TODAY, architecture=replace(PUBLISHED, enlargement=1.5)),
-    "today, relative": replace(TODAY, architecture=replace(PUBLISHED, moves="relative")),
 }
+PARTS: dict[str, parts.Part] = {
+    "even jitter": parts.even_jitter,
+    "positives from 0.5": parts.every_prediction("0.5"),
+    "positives by ATSS": parts.every_prediction("atss"),
+    "adjacent levels": parts.adjacent_levels,
+    "BiFPN x 1": parts.bifpn(1),
+    "BiFPN x 2": parts.bifpn(2),
+    "BiFPN x 3": parts.bifpn(3),
+    "output convolutions in 4 groups": parts.grouped(4),
+    "size S": parts.sized(32, 2),
+    "size L": parts.sized(96, 4),
+    "size XL": parts.sized(128, 5),
+    "distance x 3": parts.weighted(3, 2),
+    "distance alone": parts.weighted(1, 0),
+    "GIoU alone": parts.weighted(0, 2),
+}
+VARIANTS |= {f"spatial, {name}": BASE for name in PARTS}
+WHOLE_MAPS = ("BiFPN",)  # whose normalisation needs the cells that a cache leaves out
 
 
 def trained(detector: Detector, lessons: Lessons, variant: str, settings: Settings) -> Learner:
@@ -125,9 +148,11 @@ def run(
     oracle: bool = False,
 ) -> dict[str, Any]:
     """One training and what it gave; with ``oracle`` also what perfect predictions would, before and after."""
-    settings = replace(settings, architecture=settings.architecture.suited(detector.strides))
+    stem = variant.startswith("spatial") and SPATIAL.suited(detector.strides).stem  # as all of its variants then
+    settings = replace(settings, architecture=replace(settings.architecture, stem=stem or settings.architecture.stem))
     lessons = Lessons(detector, training, settings)
-    lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST, pixels=settings.architecture.stem)
+    if not any(part in variant for part in WHOLE_MAPS):
+        lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST, pixels=lessons.pixels)
     start = time.process_time()
     learner = trained(detector, lessons, variant, settings)
     seconds = time.process_time() - start
@@ -181,7 +206,9 @@ def main() -> None:
             if any(key.items() <= line.items() for line in lines):
                 continue
             settings = replace(VARIANTS[variant], epochs=options.epochs, seed=seed)
-            found = run(detector, training, validation, options.cache, variant, settings, oracle=options.oracle)
+            part = PARTS.get(variant.removeprefix("spatial, "), parts.plain)
+            with part(detector):
+                found = run(detector, training, validation, options.cache, variant, settings, oracle=options.oracle)
             line = {**key, **found, "settings": asdict(settings)}
             with options.results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
