@@ -8,13 +8,14 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from refinebox.refinement.gathered import gathered
+from refinebox.refinement.tiles import TiledLevel
 
 ROI_SIDE = 7
 SAMPLES = 14  # of a side of a box; a cell is the mean of those in it
 
 
 def pool(
-    pyramid: Sequence[Tensor],
+    pyramid: Sequence[Tensor | TiledLevel],
     strides: Sequence[int],
     pixels: Tensor,
     image: Tensor,
@@ -24,7 +25,7 @@ def pool(
     """``[M, C, cells, cells]`` features inside boxes, each from its own level; NaN for a box that is not finite.
 
     Args:
-        pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse.
+        pyramid: ``[B, C, H_l, W_l]`` for each stride, fine to coarse; levels in tiles compute what is read.
         strides: of the levels, in pixels.
         pixels: ``[M, 4]`` xyxy, pixels, not clipped.
         image: ``[M]`` int64, which image of the batch each box is in.
@@ -38,12 +39,14 @@ def pool(
     unbounded = ~rois.isfinite().all(1)  # [M]
     rois = rois.masked_fill(unbounded[:, None], 0)
     if torch.compiler.is_exporting():
-        pooled = gathered(pyramid, strides, rois, level_of, cells, SAMPLES // cells)
+        maps = [level for level in pyramid if isinstance(level, Tensor)]
+        pooled = gathered(maps, strides, rois, level_of, cells, SAMPLES // cells)
         return pooled.masked_fill(unbounded[:, None, None, None], torch.nan)
-    pooled = pixels.new_zeros(len(pixels), pyramid[0].shape[1], cells, cells)
+    pooled = pixels.new_zeros(len(pixels), pyramid[-1].shape[1], cells, cells)
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
         # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
         rows = (level_of == level).nonzero()[:, 0]
+        feature = feature if isinstance(feature, Tensor) else feature.around(rois[rows])
         pooled[rows] = roi_align(feature, rois[rows], cells, 1 / stride, sampling_ratio=SAMPLES // cells, aligned=True)
     return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan)
 

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from refinebox.refinement.tiles import TiledLevel
 
 WIDTH = 64  # channels of the pyramid and of everything after it
 STEM_STRIDE = 4
@@ -35,17 +39,35 @@ class FeaturePyramid(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """``[B, 64, H_l, W_l]`` for each feature map, fine to coarse."""
-        pyramid: list[Tensor] = []
-        above = None
-        for level, feature in reversed(list(zip(self.levels, features, strict=True))):
-            merged = self.get_submodule(f"fpn_lateral{level}")(feature)
-            if above is not None:
-                merged = merged + F.interpolate(above, size=merged.shape[-2:], mode="nearest")
-            above = merged
-            ended = self.get_submodule(f"fpn_output{level}")(merged) if self.smoothed else merged
-            # laid out once as RoIAlign reads it, which would otherwise do so at every step
-            pyramid.insert(0, ended.contiguous())
-        return pyramid
+        # laid out once as RoIAlign reads it, which would otherwise do so at every step
+        return [self._ended(level, merged).contiguous() for level, merged in self._merged(features).items()]
+
+    def where_read(self, features: Sequence[Tensor], stride: int) -> list[Tensor | TiledLevel]:
+        """As :meth:`forward`, but of the finest level, of this ``stride``, only what boxes will read.
+
+        Worth it on a CPU. Gradients do not flow through it, an exported graph cannot hold it, and stems have none.
+        """
+        finest, tiles = self.levels[0], self.smoothed and len(features) > 1 and features[0].device.type == "cpu"
+        if not tiles or finest == 1 or torch.is_grad_enabled() or torch.compiler.is_exporting():
+            return [*self(features)]
+        merged = self._merged(features[1:])
+        lateral, output = (cast(nn.Conv2d, self.get_submodule(f"fpn_{part}{finest}")) for part in ("lateral", "output"))
+        tiled = TiledLevel(lateral, output, features[0], merged[finest + 1], stride)
+        return [tiled, *(self._ended(level, each).contiguous() for level, each in merged.items())]
+
+    def _merged(self, features: Sequence[Tensor]) -> dict[int, Tensor]:
+        """The last of the levels, fine to coarse, before their output convolutions."""
+        merged: dict[int, Tensor] = {}
+        for level, feature in zip(reversed(self.levels), reversed(features), strict=False):
+            own = self.get_submodule(f"fpn_lateral{level}")(feature)
+            if merged:
+                own = own + F.interpolate(merged[level + 1], size=own.shape[-2:], mode="nearest")
+            merged[level] = own
+        return dict(reversed(merged.items()))
+
+    def _ended(self, level: int, merged: Tensor) -> Tensor:
+        ended: Tensor = self.get_submodule(f"fpn_output{level}")(merged) if self.smoothed else merged
+        return ended
 
 
 class Stem(nn.Sequential):

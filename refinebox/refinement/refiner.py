@@ -17,6 +17,7 @@ from refinebox.refinement.move import moved
 from refinebox.refinement.pooling import pool
 from refinebox.refinement.pyramid import STEM_STRIDE, WIDTH, FeaturePyramid
 from refinebox.refinement.quality import Quality
+from refinebox.refinement.tiles import TiledLevel
 
 
 class Refiner(nn.Module):
@@ -83,7 +84,7 @@ class Refiner(nn.Module):
         self, features: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """As :meth:`refine`, and ``[M, 64]`` what the head saw of each box before it moved it for the last time."""
-        pyramid = self.channel_mapper(features)
+        pyramid = self.channel_mapper.where_read(features, self.levels[0])
         steps, seen = [], boxes.new_zeros(boxes.shape[0], WIDTH)
         for _ in range(self.steps):
             seen = self.bboxes_refiner.summary(self.pool(pyramid, boxes, image, sizes))
@@ -91,7 +92,7 @@ class Refiner(nn.Module):
             steps.append(boxes)
         return steps, seen
 
-    def pool(self, pyramid: Sequence[Tensor], boxes: Tensor, image: Tensor, sizes: Tensor) -> Tensor:
+    def pool(self, pyramid: Sequence[Tensor | TiledLevel], boxes: Tensor, image: Tensor, sizes: Tensor) -> Tensor:
         """``[M, 64, cells, cells]`` features in and around boxes ``[M, 4]`` (cxcywh, fractions)."""
         pixels = to_pixels(boxes[:, None], sizes[image])[:, 0]  # [M, 4]
         parts = self.architecture

@@ -1,0 +1,95 @@
+"""A level of the pyramid that is computed only where boxes read it: real ones read a fifth of the finest map."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 8  # of a tile, in cells
+REACH = 2  # cells that bilinear sampling reaches beyond a box, and one to be safe
+MOST = 0.5  # share of the tiles from which on all are computed at once, which is cheaper than their seams
+
+
+class TiledLevel:
+    """A finest level ``[B, 64, H, W]`` that grows tile by tile; cells that no box has read are zero.
+
+    Args:
+        lateral, output: the level's convolutions, of one cell and of 3 x 3.
+        feature: ``[B, C, H, W]`` the detector's map.
+        above: ``[B, 64, H', W']`` the next coarser level before its own output convolution.
+        stride: pixels of a cell.
+    """
+
+    def __init__(self, lateral: nn.Conv2d, output: nn.Conv2d, feature: Tensor, above: Tensor, stride: int) -> None:
+        self.lateral, self.output, self.feature, self.above, self.stride = lateral, output, feature, above, stride
+        count, _, *self.sides = feature.shape
+        self.map = feature.new_zeros(count, above.shape[1], *self.sides)
+        self.shape = self.map.shape
+        self.done = torch.zeros(count, *(-(-side // SIDE) for side in self.sides), dtype=torch.bool)
+
+    def around(self, rois: Tensor) -> Tensor:
+        """``[B, 64, H, W]`` with all that RoIAlign reads of ``rois`` ``[M, 5]`` (image, xyxy in pixels)."""
+        missing = self._under(rois) & ~self.done
+        if missing.float().mean() > MOST:
+            missing = torch.ones_like(missing)
+            self.map = self._ended(self.lateral(self.feature) + self._above(), padding=1).contiguous()
+        elif missing.any():
+            self._fill(missing)
+        self.done |= missing
+        return self.map
+
+    def _under(self, rois: Tensor) -> Tensor:
+        """``[B, rows, columns]`` bool, the tiles that ``rois`` read; those beyond a border read the cells along it."""
+        cells = rois[:, 1:] / self.stride + REACH * rois.new_tensor([-1, -1, 1, 1])
+        x0, y0, x1, y1 = (cells / SIDE).floor().unbind(1)  # [M] each
+        under = []
+        for first, last, count in zip((y0, x0), (y1, x1), self.done.shape[1:], strict=True):
+            tiles = torch.arange(count)
+            under.append((first.clamp(max=count - 1)[:, None] <= tiles) & (tiles <= last.clamp(min=0)[:, None]))
+        rows, columns = under  # [M, rows], [M, columns]
+        read = torch.zeros(self.done.shape)
+        read.index_add_(0, rois[:, 0].long(), (rows[:, :, None] & columns[:, None]).float())
+        return read > 0
+
+    def _above(self) -> Tensor:
+        return F.interpolate(self.above, size=self.sides, mode="nearest")
+
+    def _ended(self, merged: Tensor, padding: int) -> Tensor:
+        return F.conv2d(merged, self.output.weight, self.output.bias, padding=padding)
+
+    def _fill(self, missing: Tensor) -> None:
+        """Computes these tiles, each from its cells and a rim of one."""
+        image, *corner = missing.nonzero().unbind(1)  # [T] each
+        image = image[:, None, None]
+        span = torch.arange(-1, SIDE + 1)
+        rows, columns = (SIDE * start[:, None] + span for start in corner)  # [T, 10] each
+        places = rows[:, :, None], columns[:, None]
+        inside = torch.ones(1, dtype=torch.bool)
+        for place, side in zip(places, self.sides, strict=True):
+            inside = inside & (place >= 0) & (place < side)  # [T, 10, 10]
+        row, column = (place.clamp(0, side - 1) for place, side in zip(places, self.sides, strict=True))
+        up, left = (
+            nearest(small, side)[place]
+            for small, side, place in zip(self.above.shape[2:], self.sides, (row, column), strict=True)
+        )
+        cut = last(self.feature)[image, row, column]  # [T, 10, 10, C]
+        merged = self.lateral(first(cut)) + first(last(self.above)[image, up, left])
+        tiles = self._ended(merged * inside[:, None], padding=0)  # beyond the map are zeros  [T, 64, 8, 8]
+        own = inside[:, 1:-1, 1:-1]
+        at = (place.expand_as(inside)[:, 1:-1, 1:-1][own] for place in (image, row, column))
+        last(self.map)[tuple(at)] = last(tiles)[own]
+
+
+def nearest(small: int, large: int) -> Tensor:
+    """``[large]`` the indices out of ``small`` that ``F.interpolate`` takes."""
+    indices = torch.arange(small, dtype=torch.float32)[None, None]
+    return F.interpolate(indices, size=large, mode="nearest")[0, 0].long()
+
+
+def last(maps: Tensor) -> Tensor:
+    """``[B, C, H, W]`` as ``[B, H, W, C]``."""
+    return maps.permute(0, 2, 3, 1)
+
+
+def first(maps: Tensor) -> Tensor:
+    """``[B, H, W, C]`` as ``[B, C, H, W]``."""
+    return maps.permute(0, 3, 1, 2)
