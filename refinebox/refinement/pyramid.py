@@ -45,10 +45,10 @@ class FeaturePyramid(nn.Module):
     def where_read(self, features: Sequence[Tensor], stride: int) -> list[Tensor | TiledLevel]:
         """As :meth:`forward`, but of the finest level, of this ``stride``, only what boxes will read.
 
-        Worth it on a CPU. Gradients do not flow through it, an exported graph cannot hold it, and stems have none.
+        Worth it on a CPU. An exported graph cannot hold it, and stems have none.
         """
         finest, tiles = self.levels[0], self.smoothed and len(features) > 1 and features[0].device.type == "cpu"
-        if not tiles or finest == 1 or torch.is_grad_enabled() or torch.compiler.is_exporting():
+        if not tiles or finest == 1 or torch.compiler.is_exporting():
             return [*self(features)]
         merged = self._merged(features[1:])
         lateral, output = (cast(nn.Conv2d, self.get_submodule(f"fpn_{part}{finest}")) for part in ("lateral", "output"))

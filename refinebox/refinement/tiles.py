@@ -29,6 +29,8 @@ class TiledLevel:
     def around(self, rois: Tensor) -> Tensor:
         """``[B, 64, H, W]`` with all that RoIAlign reads of ``rois`` ``[M, 5]`` (image, xyxy in pixels)."""
         missing = self._under(rois) & ~self.done
+        if torch.is_grad_enabled():
+            missing[0, 0, 0] |= not self.done.any()  # so that weights get a gradient of zero rather than none
         if missing.float().mean() > MOST:
             missing = torch.ones_like(missing)
             self.map = self._ended(self.lateral(self.feature) + self._above(), padding=1).contiguous()
@@ -76,7 +78,10 @@ class TiledLevel:
         tiles = self._ended(merged * inside[:, None], padding=0)  # beyond the map are zeros  [T, 64, 8, 8]
         own = inside[:, 1:-1, 1:-1]
         at = (place.expand_as(inside)[:, 1:-1, 1:-1][own] for place in (image, row, column))
-        last(self.map)[tuple(at)] = last(tiles)[own]
+        put = (
+            torch.Tensor.index_put if torch.is_grad_enabled() else torch.Tensor.index_put_
+        )  # earlier steps read the old
+        self.map = first(put(last(self.map), tuple(at), last(tiles)[own]))
 
 
 def nearest(small: int, large: int) -> Tensor:

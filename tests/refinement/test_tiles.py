@@ -78,8 +78,25 @@ def test_a_refinement_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
 
 
-def test_gradients_need_the_whole(pyramid: FeaturePyramid) -> None:
-    assert all(isinstance(level, Tensor) for level in pyramid.where_read(maps(16, 16), 4))
+def test_gradients_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    refiner = Refiner(CHANNELS, (4, 8, 16), 2, SPATIAL)
+    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.1)
+    features, sizes = maps(80, 96), torch.tensor([[320, 384], [300, 384]])
+    # small boxes at two corners, and then large ones, which leave the finest level alone
+    for boxes in (torch.tensor([[[0.1, 0.1, 0.05, 0.1]], [[0.9, 0.9, 0.1, 0.1]]]), torch.full((2, 1, 4), 0.6)):
+        found = gradients(refiner, features, boxes, sizes)
+        with monkeypatch.context() as patch:
+            patch.setattr(FeaturePyramid, "where_read", lambda self, features, stride: self(features))
+            expected = gradients(refiner, features, boxes, sizes)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def gradients(refiner: Refiner, features: list[Tensor], boxes: Tensor, sizes: Tensor) -> dict[str, Tensor | None]:
+    refiner.zero_grad()
+    torch.stack(refiner(features, boxes, sizes)).square().sum().backward()
+    return {name: parameter.grad for name, parameter in refiner.named_parameters()}
 
 
 @pytest.mark.parametrize(("small", "large"), [(4, 8), (7, 13), (1, 3), (38, 75)])
