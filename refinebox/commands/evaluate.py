@@ -56,7 +56,7 @@ def evaluate(
     from refinebox.commands.console import show
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
     from refinebox.evaluation.bootstrap import difference
-    from refinebox.evaluation.detect import detect
+    from refinebox.evaluation.detect import detect, unrefined
     from refinebox.evaluation.doubts import doubts
     from refinebox.evaluation.evaluator import Evaluator, points
     from refinebox.evaluation.link import Link
@@ -79,7 +79,7 @@ def evaluate(
         checkpoint.write_json(json_file, metrics)
     for doubt in doubts(detector, validation, link, rows["before"]):
         typer.echo(f"{detector.profile.name}: {doubt}")
-    own = "clipped" if "clipped" in rows else "before"  # what the detector has without the refiner
+    own = unrefined(rows)
     title = f"{detector.profile.name}: AP in points ({evaluate.backend.name})"
     show(metrics_table(title, metrics, baseline=own), width=150)
     if "after" in rows and metrics["after"]["AP"] is not None:

@@ -196,7 +196,7 @@ def train(
         bool, typer.Option("--strict", help="Stop at an image that cannot be read.", rich_help_panel=DATA)
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Two batches of everything, then exit.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--dry-run", help="A few images through every stage, then exit.", rich_help_panel=OUTPUT)
     ] = False,
     short_side: ShortSide = None,
     long_side: LongSide = None,
@@ -211,10 +211,12 @@ def train(
     from refinebox.evaluation.link import Link
     from refinebox.training import settings
     from refinebox.training.rehearsal import rehearse
+    from refinebox.training.run import check_place
     from refinebox.training.train import train as run
 
     if (results is None and (features or val_results)) or (results and not val_results and not val_fraction):
         raise ValueError("boxes of a file are needed of both splits: pass --results FILE and --val-results FILE")
+    check_place(output, continued=resume)
     model = load(
         detector, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results, features=features
     )
@@ -227,7 +229,17 @@ def train(
         for doubt in beforehand(model, split, Link.between(model, split, categories)):
             typer.echo(f"{name}: {doubt}")
     if dry_run:
-        typer.echo(rehearse(model, *splits, chosen, categories, workers=workers, cached=bool(cache), strict=strict))
+        line = rehearse(
+            model,
+            *splits,
+            chosen,
+            categories,
+            workers=workers,
+            cached=cache is not None,
+            tensorboard=tensorboard,
+            strict=strict,
+        )
+        typer.echo(line)
         return
     report = run(
         model,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -55,6 +56,11 @@ class Proposals:
     def to(self, device: torch.device) -> "Proposals":
         """The same on ``device``."""
         return Proposals(self.boxes.to(device), self.scores.to(device))
+
+
+def lacks(found: Found | None) -> bool:
+    """Whether somebody should have said what is in an image, and has said that nothing is."""
+    return found is not None and not len(found.boxes)
 
 
 class RowsByImage(Mapping[int, Found]):
@@ -120,6 +126,32 @@ class RowsByImage(Mapping[int, Found]):
             seen[(*box, category)] += 1
             query.append(numbers.setdefault((*box, repeat), len(numbers)))
         return np.array(query, dtype=np.int64)
+
+
+class OneByOne(Sequence[Found]):
+    """The proposals of images in turn, each made when it is asked for and not kept.
+
+    Args:
+        found: by image id.
+        image_ids: in turn.
+    """
+
+    def __init__(self, found: Mapping[int, Found], image_ids: Sequence[int]) -> None:
+        self.found, self.image_ids = found, image_ids
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Found: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "OneByOne": ...
+
+    def __getitem__(self, place: int | slice) -> "Found | OneByOne":
+        if isinstance(place, slice):
+            return OneByOne(self.found, self.image_ids[place])
+        return self.found[self.image_ids[place]]
 
 
 def check_scores(scores: NDArray[np.float64]) -> None:

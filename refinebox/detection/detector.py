@@ -87,7 +87,10 @@ class Detector(nn.Module):
         return None
 
     def proposals_in(self, paths: Sequence[Path]) -> Sequence[Found | None]:
-        """The boxes that the detector takes in each image file; None for one that finds its own."""
+        """The boxes that the detector takes in each image file; None for one that finds its own.
+
+        Whoever asks does so once for an image: they may be made anew each time.
+        """
         return [None] * len(paths)
 
     def take(self, results: Path) -> None:

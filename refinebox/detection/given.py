@@ -11,7 +11,7 @@ from torch import Tensor
 from refinebox.data import results_file
 from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
-from refinebox.data.proposals import Found, Proposals, RowsByImage
+from refinebox.data.proposals import Found, OneByOne, Proposals, RowsByImage
 from refinebox.data.references import reference, told
 from refinebox.data.results_file import Rows
 from refinebox.data.tally import Tally
@@ -92,7 +92,7 @@ class Given(Detector):
             rows = rows_of(self.results, data)
         return RowsByImage(rows, [entry["id"] for entry in data.images], columns, len(self.category_ids))
 
-    def proposals_in(self, paths: Sequence[Path]) -> list[Found]:
+    def proposals_in(self, paths: Sequence[Path]) -> Sequence[Found]:
         if self.results is None:
             raise ValueError(self._unnamed(str(paths[0])))
         names = {number: self.category_names.get(number, str(number)) for number in self.category_ids}
@@ -102,7 +102,7 @@ class Given(Detector):
             self.category_ids = tuple(sorted(set(rows[:, 6].astype(int).tolist())))
         columns = {category_id: column for column, category_id in enumerate(self.category_ids)}
         found = self.proposals(replace(data, given=rows), columns)
-        return [found[entry["id"]] for entry in data.images]
+        return OneByOne(found, [entry["id"] for entry in data.images])
 
     def take(self, results: Path) -> None:
         self.results = results

@@ -58,6 +58,7 @@ def detect(
     workers: int = 0,
     description: str = "evaluate",
     others: Mapping[str, Refiner] | None = None,
+    voter: Detector | None = None,
     unreadable: list[str] | None = None,
 ) -> dict[str, Rows]:
     """COCO result rows of every image by the names of :func:`stages`.
@@ -71,6 +72,8 @@ def detect(
         workers: processes that read images.
         description: of the progress.
         others: further refiners of the same detector, which add their rows under their names.
+        voter: the same detector with suppressed candidates that vote, which chooses again from every output; its rows
+            are those under ``NAME voted``.
         unreadable: gets the reason for each image that cannot be read, which then has no rows; without it, such an
             image is an error.
 
@@ -89,7 +92,7 @@ def detect(
         missed += batch.unreadable
         if not batch.image_ids:
             continue
-        for name, (chooser, output) in choosers(detector, stages(detector, batch, others)).items():
+        for name, (chooser, output) in choosers(detector, stages(detector, batch, others), voter).items():
             detections = chooser.postprocess(chooser.scores_of(output), output.boxes, batch.original_sizes)
             found[-1][name] = to_rows(detections, batch.image_ids, link)
     missed = distributed.gathered(missed)
@@ -100,15 +103,24 @@ def detect(
     return combined(found)
 
 
-def choosers(detector: Detector, outputs: Mapping[str, DetectorOutput]) -> dict[str, tuple[Detector, DetectorOutput]]:
+def choosers(
+    detector: Detector, outputs: Mapping[str, DetectorOutput], voter: Detector | None = None
+) -> dict[str, tuple[Detector, DetectorOutput]]:
     """By the name of each row of an evaluation, who chooses detections from which output; see :func:`detect`."""
     plain = unvoted(detector)
     named = {name: (detector, output) for name, output in outputs.items()}
+    if voter is not None:
+        named |= {f"{name} voted": (voter, output) for name, output in outputs.items()}
     if plain is None:
         return named
     voted = "voted" if "after" in outputs else "after"
     others = {name: each for name, each in named.items() if name != "before"}
     return {"before": (plain, outputs["before"]), voted: named["before"], **others}
+
+
+def unrefined(rows: Mapping[str, Any]) -> str:
+    """The name of the rows that only the refiner sets apart from those after it: voted and cut at the borders alike."""
+    return next(name for name in ("clipped", "voted", "before") if name in rows)
 
 
 def unvoted(detector: Detector) -> Detector | None:

@@ -55,7 +55,8 @@ def apply(
     if refiner_file is None:
         return apply_voting(detector, detector_file, output, voting=voting)
     refiner, history = load_refiner_and_history(refiner_file)
-    if (history.get("choice") or {}).get("vote") and not detector.profile.final.voting:
+    choice = history.get("choice") or {}
+    if choice.get("vote") and choice["refine"] and not detector.profile.final.voting:  # judged for these boxes
         let_vote(detector)
     model = RefinedDetector(detector, refiner)
     if not force:

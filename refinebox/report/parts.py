@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from itertools import islice
@@ -12,7 +12,7 @@ from typing import Any
 
 from refinebox import __version__
 from refinebox.data.fields import brief
-from refinebox.data.proposals import Found
+from refinebox.data.proposals import lacks
 from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
 from refinebox.files import checkpoint
@@ -138,16 +138,26 @@ def predict_parts(
     mine = {name: path for name, path in images.items() if shard.holds(name)}
     done = parts.done(there) if skip_done else set()
     left = {name: path for name, path in mine.items() if plain(name) not in done}
-    given = dict(zip(images, detector.proposals_in([*images.values()]), strict=True)) if left else {}
-    rows = (
-        row_of(detector, name, path, least, given[name]) for name, path in track(left.items(), "predict", len(left))
-    )
-    written = Written(len(mine) - len(left), without=sum(_nothing(given[name]) for name in left))
+    written = Written(len(mine) - len(left))
+    rows = rows_of(detector, images, left, least, written)
     while group := list(islice(rows, size)):
         written.parts.append(parts.write(group, shard))
         written.images += len(group)
         written.unreadable += [row["error"] for row in group if row["error"]]
     return written
+
+
+def rows_of(
+    detector: Detector, images: Mapping[str, Path], left: Mapping[str, Path], least: float, written: Written
+) -> Iterator[Row]:
+    """The rows of the images that are ``left``, one after the other; counts those without boxes."""
+    if not left:
+        return
+    given, places = detector.proposals_in([*images.values()]), {name: place for place, name in enumerate(images)}
+    for name, path in track(left.items(), "predict", len(left)):
+        boxes = given[places[name]]
+        written.without += lacks(boxes)
+        yield row_of(detector, name, path, least, boxes)
 
 
 def run_of(detector: Detector, file: Path | None, results: Path | None, **settings: Any) -> dict[str, Any]:
@@ -177,10 +187,6 @@ def check(folder: Path) -> None:
         raise ValueError(f"{folder} is no folder; name one and copy it there afterwards, or use Ray Data")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; name a folder for the parts")
-
-
-def _nothing(given: Found | None) -> bool:
-    return given is not None and not len(given.boxes)
 
 
 def _parquet() -> Any:

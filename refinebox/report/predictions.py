@@ -15,7 +15,7 @@ from PIL import Image
 from refinebox import distributed
 from refinebox.data.image_files import SUFFIXES
 from refinebox.data.images import read_image
-from refinebox.data.proposals import Found
+from refinebox.data.proposals import Found, lacks
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
 from refinebox.files import checkpoint
@@ -77,12 +77,13 @@ def predict(
     for path in paths:
         names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
     given = detector.proposals_in(paths)
-    items = list(enumerate(zip(paths, names, given, strict=True), start=1))
-    items = items[distributed.rank() :: distributed.processes()]
+    places = range(len(paths))[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
-            predict_image(detector, image_id, path, name, threshold, boxes, least, compare=compare)
-            for image_id, (path, name, boxes) in track(items, "predict", len(items))
+            predict_image(
+                detector, place + 1, paths[place], names[place], threshold, given[place], least, compare=compare
+            )
+            for place in track(places, "predict", len(places))
         ]
     )
     skipped = [item.skipped for item in found if item.skipped]
@@ -90,17 +91,18 @@ def predict(
         raise ValueError(f"none of {len(paths)} images could be read: {skipped[0]}")
     checkpoint.write_json(output / "results.json", [row for item in found for row in item.rows])
     pictures = [item.picture for item in found if not item.skipped]
-    without = sum(boxes is not None and not len(boxes.boxes) for boxes in given)
+    without = sum(item.without for item in found)
     return Predicted(output / "results.json", pictures, skipped, passed_over(inputs, recursive=recursive), without)
 
 
 @dataclass(frozen=True)
 class PredictedImage:
-    """COCO result entries of one image and its picture, or why it could not be read."""
+    """COCO result entries of one image and its picture, or why it could not be read; whether nobody gave it boxes."""
 
     rows: list[dict[str, Any]]
     picture: Path
     skipped: str = ""
+    without: bool = False
 
 
 def predict_image(
@@ -115,10 +117,11 @@ def predict_image(
     compare: bool = False,
 ) -> PredictedImage:
     """Detects in one image, or takes the boxes that are ``given``, and writes its picture."""
+    without = lacks(given)
     try:
         image = read_image(path)
     except ValueError as error:
-        return PredictedImage([], picture_file, str(error))
+        return PredictedImage([], picture_file, str(error), without)
     found = detect_image(detector, image, given)
     after, names = found.get("after", found["before"]), detector.category_names
     if compare and "after" not in found:
@@ -136,7 +139,7 @@ def predict_image(
     for name, detections in returned.items():
         for row, box in zip(rows, fractions(detections.boxes, image), strict=True):
             row |= {"label": detector.category_names.get(row["category_id"], str(row["category_id"])), name: box}
-    return PredictedImage(rows, picture_file)
+    return PredictedImage(rows, picture_file, without=without)
 
 
 def find_images(inputs: Sequence[Path], *, recursive: bool = False) -> list[Path]:

@@ -12,7 +12,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.bootstrap import Interval, difference
-from refinebox.evaluation.detect import detect, evaluate
+from refinebox.evaluation.detect import detect, evaluate, unrefined
 from refinebox.evaluation.evaluator import coco_ap, points
 from refinebox.evaluation.link import Link
 from refinebox.files import checkpoint
@@ -73,6 +73,46 @@ class Choice:
         return f"{text} (a detector that was trained on these images looks better there than it is)"
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Which images do what in a training.
+
+    Attributes:
+        learned: training images that are learned from,
+        held_out: and those that decide; None where they would be too few.
+        validation: what every epoch is judged by.
+    """
+
+    learned: CocoData
+    held_out: CocoData | None
+    validation: CocoData
+
+    @classmethod
+    def of(cls, training: CocoData, validation: CocoData, settings: Settings) -> Self:
+        """Raises ValueError where held-out images should end the training and there are none."""
+        learned, held_out = hold_out(training, settings.held_out, settings.seed)
+        if settings.growing and held_out is None:
+            raise ValueError(
+                f"--epochs auto asks held-out images when to stop, and {settings.held_out:.0%} of "
+                f"{len(training.images)} are too few; hold out {FEWEST} or more (--held-out), or name a number of "
+                "epochs"
+            )
+        return cls(learned, held_out, validation)
+
+    def few(self, count: int) -> "Splits":
+        """The first ``count`` images of each, with objects where they are learned from, as a rehearsal needs them."""
+        with_objects = {entry["image_id"] for entry in self.learned.annotations if not entry["iscrowd"]}
+        held_out = None if self.held_out is None else first(self.held_out, count)
+        return Splits(first(self.learned, count, with_objects), held_out, first(self.validation, count))
+
+
+def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:
+    """The first ``count`` images, of those whose ids are ``among`` if that is given, and their annotations."""
+    images = [entry for entry in data.images if among is None or entry["id"] in among][:count]
+    ids = {entry["id"] for entry in images}
+    return replace(data, images=images, annotations=[entry for entry in data.annotations if entry["image_id"] in ids])
+
+
 def hold_out(training: CocoData, share: float, seed: int) -> tuple[CocoData, CocoData | None]:
     """The images to learn from, and a random ``share`` of those with objects to choose by; None if it is too small."""
     with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
@@ -115,7 +155,6 @@ def conclude(
     refiner, history = load_refiner_and_history(path)
     refiner.to(next(detector.parameters()).device)
     refiner.quality = None  # of an earlier end of the same training
-    plain = deepcopy(refiner)
     unreadable: list[str] = []
     asked: dict[str, Any] = {
         "batch_size": batch_size,
@@ -125,17 +164,15 @@ def conclude(
     links = [Link.between(detector, data, categories) for data in (learned, validation)]
     if settings.quality:
         refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
-    chooser = detector
+    voting = None
     if held_out is not None:
-        others = {"rescored": refiner} if settings.quality else {}
-        choice = choose(detector, plain, held_out, links[0], others, asked)
-        if not choice.rescore:
-            refiner.quality = None
-        if choice.refine and choice.vote:
-            chooser = voter(detector) or detector
+        choice = choose(detector, refiner, held_out, links[0], asked)
         history["choice"] = asdict(choice)
-    if refiner.quality is not None or chooser is not detector:
-        history["after"] = evaluate(RefinedDetector(chooser, refiner), validation, links[1], **asked)["after"]
+        refiner.quality = refiner.quality if choice.rescore else None
+        voting = voter(detector) if choice.refine and choice.vote else None
+    if refiner.quality is not None or voting is not None:
+        final = RefinedDetector(voting or detector, refiner)
+        history["after"] = evaluate(final, validation, links[1], **asked)["after"]
     if unreadable:
         count = len(set(unreadable))
         tell(f"{count} images that should decide could not be read, such as: {min(unreadable)}", warning=True)
@@ -144,30 +181,25 @@ def conclude(
     distributed.gathered([])
 
 
-def choose(
-    detector: Detector,
-    refiner: Refiner,
-    held_out: CocoData,
-    link: Link,
-    others: Mapping[str, Refiner],
-    asked: Mapping[str, Any],
-) -> Choice:
-    """What the held-out images say: of the refiner, of ``rescored`` among ``others``, and of voting.
+def choose(detector: Detector, refiner: Refiner, held_out: CocoData, link: Link, asked: Mapping[str, Any]) -> Choice:
+    """What the held-out images say, from one pass: of the refiner, of its quality head if it has one, and of voting.
 
-    Whether suppressed candidates shall vote is asked for the boxes that were chosen before: refined ones or not.
+    Each is judged on top of what was chosen before it: voting for the boxes and scores that there will be, be they
+    refined and rescored or the detector's own.
     """
-    rows = detect(RefinedDetector(detector, refiner), held_out, link, others=others, **asked)
-    own = rows.get("clipped", rows["before"])
+    plain = deepcopy(refiner)
+    plain.quality = None
+    others = {} if refiner.quality is None else {"rescored": refiner}
+    model = RefinedDetector(detector, plain)
+    rows = detect(model, held_out, link, others=others, voter=voter(detector), **asked)
+    own = rows[unrefined(rows)]
     boxes = difference(held_out, own, rows["after"])
-    refine = boxes.low > 0
     scores = difference(held_out, rows["after"], rows["rescored"]) if "rescored" in rows else None
-    votes = None
-    if (voting := voter(detector)) is not None:
-        voted = detect(RefinedDetector(voting, refiner), held_out, link, **asked)
-        pair = (rows["after"], voted["after"]) if refine else (rows["before"], voted["voted"])
-        votes = difference(held_out, *pair)
+    refine, rescore = boxes.low > 0, scores is not None and scores.low > 0
+    final = ("rescored" if rescore else "after") if refine else "before"
+    votes = difference(held_out, rows[final], rows[f"{final} voted"]) if f"{final} voted" in rows else None
     before, after = (points(coco_ap(held_out, found)) for found in (own, rows["after"]))
-    rescore, vote = (gain is not None and gain.low > 0 for gain in (scores, votes))
+    vote = votes is not None and votes.low > 0
     return Choice(len(held_out.images), refine, rescore, boxes, scores, before, after, vote, votes)
 
 

@@ -1,8 +1,9 @@
-"""Two batches of everything, to find out in a minute what would otherwise stop a training in its second hour."""
+"""A few images through every stage, to find out in a minute what would otherwise stop a training in its last hour."""
 
 import sys
 import time
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -10,13 +11,15 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from refinebox import distributed
 from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.doubts import named_otherwise
 from refinebox.evaluation.link import Link
 from refinebox.refinement.refiner_file import load_refiner
-from refinebox.training.settings import Settings
+from refinebox.training.held_out import Splits
+from refinebox.training.settings import ROUNDS, Settings
 from refinebox.training.train import train
 
 
@@ -29,44 +32,52 @@ def rehearse(
     *,
     workers: int = 0,
     cached: bool = False,
+    tensorboard: bool = False,
     strict: bool = False,
 ) -> str:
-    """Trains for two steps and one more epoch from what was written, evaluates, and reads the refiner back.
+    """Trains for two steps and one more epoch from what was written, judges, chooses, and reads the refiner back.
 
-    Everything is written to a temporary folder, which is removed. Returns a line that says what it took.
+    Held-out images choose where they would in the training, rounds end where it would grow, and there is a quality head
+    and a cache where it has them. Everything is written to a temporary folder, which is removed. Returns a line that
+    says what it took.
 
     Raises:
         Exception: whatever the training itself would raise.
     """
     start = time.monotonic()
-    with_objects = {entry["image_id"] for entry in training.annotations if not entry["iscrowd"]}
-    few = first(training, 2 * settings.batch_size, with_objects), first(validation, 2 * settings.batch_size)
-    settings = replace(settings, epochs=2, growing=False, variants=min(1, settings.variants))
-    with TemporaryDirectory() as folder, redirect_stdout(StringIO()):  # AP after so few images would only alarm
+    count = 2 * settings.batch_size
+    few = Splits.of(training, validation, settings).few(count)
+    settings = replace(settings, epochs=ROUNDS[0], variants=min(1, settings.variants))
+    with shared_folder() as folder, redirect_stdout(StringIO()):  # AP after so few images would only alarm
         report = train(
             detector,
-            *few,
-            Path(folder, "run"),
+            training,
+            validation,
+            folder / "run",
             settings,
             categories=categories,
             workers=workers,
-            cache=Path(folder, "cache") if cached else None,
+            cache=folder / "cache" if cached else None,
+            tensorboard=tensorboard,
             strict=strict,
+            few=count,
         )
         load_refiner(report.best)
-    images = " and ".join(
-        f"{len(data.images)} {name}" for name, data in zip(("training", "validation"), few, strict=True)
-    )
+        report.verdict()
+    splits = {"training": few.learned, "held-out": few.held_out, "validation": few.validation}
+    *others, last = [f"{len(data.images)} {name}" for name, data in splits.items() if data is not None]
+    images = f"{', '.join(others)} and {last}"
     strange = named_otherwise(detector, training, Link.between(detector, training, categories))
     took = f"dry run: {images} images twice in {time.monotonic() - start:.0f} s, {memory(detector)}"
     return f"{took}; {strange or 'all went well'}"
 
 
-def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:
-    """The first ``count`` images, of those whose ids are ``among`` if that is given, and their annotations."""
-    images = [entry for entry in data.images if among is None or entry["id"] in among][:count]
-    ids = {entry["id"] for entry in images}
-    return replace(data, images=images, annotations=[entry for entry in data.annotations if entry["image_id"] in ids])
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A temporary folder, the same for all processes; the first of them makes it, and removes it after the last."""
+    with TemporaryDirectory() if distributed.rank() == 0 else nullcontext("") as own:
+        yield Path(distributed.gathered([own])[0])
+        distributed.gathered([])
 
 
 def memory(detector: Detector) -> str:

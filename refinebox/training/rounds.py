@@ -28,7 +28,7 @@ def finished(run: Run, learner: Learner, settings: Settings, judge: Judge) -> bo
         progress.rounds.append(max(points(metrics[name]) for name in ("after", "averaged") if name in metrics))
         run.save(learner)
     if number == 0:
-        return False
+        return progress.epoch == settings.epochs
     risen = change(*progress.rounds[-2:])
     if progress.rounds[-1] - progress.rounds[-2] < RISE:
         tell(f"{progress.epoch} epochs are enough: held-out AP {risen} in the last round")

@@ -13,6 +13,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.description import describe
 from refinebox.detection.detector import Detector
+from refinebox.evaluation.detect import unrefined
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
 from refinebox.progress import tell
@@ -27,6 +28,7 @@ from refinebox.training.tensorboard import Board
 from refinebox.training.verdict import Report
 
 METRICS, LOSSES = "metrics.jsonl", "losses.jsonl"  # a line for each epoch
+CONFIG = "config.json"
 # in how many parts a batch is computed changes the result by rounding and padding alone, as the number of processes
 # does; so a training that ran out of memory late can go on
 MAY_CHANGE = ("accumulate",)
@@ -76,7 +78,7 @@ class Progress:
             self.best = {
                 "epoch": self.epoch,
                 "weights": "averaged" if weights == "averaged" else "last",
-                "before": metrics["before"],
+                "before": metrics.get("voted", metrics["before"]),  # of a detector that votes already
                 "clipped": metrics.get("clipped"),
                 "after": metrics[weights],
                 "far_matches": means.get("far_matches", 0.0),
@@ -220,20 +222,26 @@ def described_input(form: InputFormat) -> dict[str, Any]:
     return {"short_side": form.short_side, "long_side": form.long_side} if form == plain else {"input": asdict(form)}
 
 
-def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
-    """Makes the run's folder, or checks that the one to continue was started with the same ``config``."""
+def check_place(output: Path, *, continued: bool) -> None:
+    """Raises NotADirectoryError, FileExistsError or FileNotFoundError where no run can start, or none can go on."""
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"{output} is a file; name a folder for the run")
-    path = output / "config.json"
+    there = (output / CONFIG).exists()
+    if there and not continued:
+        raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
+    if continued and not there:
+        raise FileNotFoundError(f"{output} holds no run to continue; leave out --resume to start one")
+
+
+def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
+    """Makes the run's folder, or checks that the one to continue was started with the same ``config``."""
+    check_place(output, continued=continued)
+    path = output / CONFIG
     for name in (path.name, METRICS, LOSSES, "curves.svg"):
         checkpoint.remove_leftovers(output / name)
     if not continued:
-        if path.exists():
-            raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
         checkpoint.write_json(path, config)
         return
-    if not path.exists():
-        raise FileNotFoundError(f"{output} holds no run to continue; leave out --resume to start one")
     try:
         old = json.loads(path.read_text())
     except ValueError as error:
@@ -270,7 +278,7 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 def sentence(line: Mapping[str, Any], epochs: int) -> str:
     """One epoch in one line for people."""
     weights = better_weights(line)
-    before, after = points(line.get("clipped") or line["before"]), points(line[weights])
+    before, after = points(line[unrefined(line)]), points(line[weights])
     note = " with averaged weights" if weights == "averaged" else ""
     reached = f"loss {line['loss']:.3f}, AP {change(before, after)}{note}, {line['seconds']:.0f} s"
     text = f"epoch {line['epoch']}/{epochs}: {reached}"

@@ -1,6 +1,7 @@
 """Train the refiner on a frozen detector: one readable loop that can be interrupted and continued."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,15 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.categories import Matching
 from refinebox.detection.detector import Detector
 from refinebox.evaluation import detect
+from refinebox.evaluation.evaluator import Metrics
 from refinebox.evaluation.link import Link
 from refinebox.progress import tell
 from refinebox.refinement.refined_detector import RefinedDetector
-from refinebox.training.held_out import FEWEST, conclude, hold_out
+from refinebox.training.held_out import Splits, conclude
 from refinebox.training.interruption import Interrupted, Interruption
 from refinebox.training.learner import Learner
 from refinebox.training.lessons import Lessons
-from refinebox.training.rounds import finished
+from refinebox.training.rounds import Judge, finished
 from refinebox.training.run import Run
 from refinebox.training.settings import Settings
 from refinebox.training.verdict import Report
@@ -37,6 +39,7 @@ def train(
     cache_limit: float = math.inf,
     tensorboard: bool = False,
     strict: bool = False,
+    few: int | None = None,
 ) -> Report:
     """Trains a refiner and writes ``best.safetensors``, ``last/``, ``metrics.jsonl`` and ``config.json`` to ``output``.
 
@@ -53,6 +56,7 @@ def train(
         cache_limit: bytes that this folder may take.
         tensorboard: write event files to ``output``/tensorboard as well.
         strict: stop at an image that cannot be read.
+        few: images of every split that are used, of a rehearsal; by default all.
 
     Raises:
         ValueError: categories differ, settings changed since the interruption, no training image has an object or can
@@ -62,46 +66,71 @@ def train(
         ConnectionError: another process has ended.
         Interrupted: SIGTERM or SIGINT came; everything is saved.
     """
-    settings = replace(settings, architecture=settings.architecture.suited(detector.strides))
     link = Link.between(detector, validation, categories)
-    detector.precision = settings.precision
-    if settings.compile:
-        detector.compile(dynamic=True)
-    learned, held_out = hold_out(training, settings.held_out, settings.seed)
-    if settings.growing and held_out is None:
-        raise ValueError(
-            f"--epochs auto asks held-out images when to stop, and {settings.held_out:.0%} of {len(training.images)} "
-            f"are too few; hold out {FEWEST} or more (--held-out), or name a number of epochs"
-        )
+    settings = prepared(detector, settings)
+    splits = Splits.of(training, validation, settings)
+    splits = splits if few is None else splits.few(few)
     lessons = Lessons(
-        detector, learned, settings, categories, workers=workers, cache=cache, cache_limit=cache_limit, strict=strict
+        detector,
+        splits.learned,
+        settings,
+        categories,
+        workers=workers,
+        cache=cache,
+        cache_limit=cache_limit,
+        strict=strict,
     )
-    learner, part = Learner.start(detector, settings), part_size(settings)
-    model = RefinedDetector(detector, learner.refiner)
-    others = {"averaged": learner.averaged} if settings.average else {}
-    judge = partial(detect.evaluate, model, others=others, workers=workers)
-    own = Link.between(detector, training, categories)
-    held_out_judge = partial(judge, held_out or learned, own, batch_size=part, unreadable=None if strict else [])
+    learner = Learner.start(detector, settings)
     data = {"train": training.origin(), "val": validation.origin()}
     run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
     run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
+
+    others, part = {"averaged": learner.averaged} if settings.average else {}, part_size(settings)
+    judge = partial(
+        detect.evaluate, RefinedDetector(detector, learner.refiner), batch_size=part, workers=workers, others=others
+    )
+
+    def judge_epoch() -> Mapping[str, Metrics]:
+        return judge(splits.validation, link, unreadable=None if strict else run.progress.unreadable)
+
+    def judge_round() -> Mapping[str, Metrics]:
+        own = Link.between(detector, training, categories)
+        return judge(splits.held_out or splits.learned, own, unreadable=None if strict else [])
+
+    learn(run, learner, lessons, settings, judge_epoch, judge_round)
+    if settings.quality or splits.held_out is not None:
+        each = splits.learned, splits.held_out, splits.validation
+        conclude(run.best, detector, *each, settings, categories, batch_size=part, workers=workers, strict=strict)
+    return run.report()
+
+
+def prepared(detector: Detector, settings: Settings) -> Settings:
+    """The settings with an architecture that suits the detector, which now computes as they say."""
+    detector.precision = settings.precision
+    if settings.compile:
+        detector.compile(dynamic=True)
+    return replace(settings, architecture=settings.architecture.suited(detector.strides))
+
+
+def learn(
+    run: Run, learner: Learner, lessons: Lessons, settings: Settings, judge_epoch: Judge, judge_round: Judge
+) -> None:
+    """All epochs that are left, each judged when it ends; what the rounds of a growing training gave decides its end.
+
+    Raises Interrupted as :func:`train`.
+    """
     with Interruption() as interruption:
-        while not finished(run, learner, settings, held_out_judge):
+        while not finished(run, learner, settings, judge_round):
             if train_epoch(learner, lessons, settings, run, interruption):
-                unreadable = None if strict else run.progress.unreadable
-                run.end_epoch(learner, judge(validation, link, batch_size=part, unreadable=unreadable))
+                run.end_epoch(learner, judge_epoch())
             if shortage := lessons.shortage():
                 tell(shortage, warning=True)
             if agreed(interruption, learner) and run.progress.epoch < settings.epochs:
                 raise Interrupted(
-                    f"stopped after {run.progress.place}, everything is saved in {output}; "
+                    f"stopped after {run.progress.place}, everything is saved in {run.output}; "
                     "repeat the command with --resume to continue",
                     interruption.signal,
                 )
-    if settings.quality or held_out is not None:
-        splits = learned, held_out, validation
-        conclude(run.best, detector, *splits, settings, categories, batch_size=part, workers=workers, strict=strict)
-    return run.report()
 
 
 def train_epoch(learner: Learner, lessons: Lessons, settings: Settings, run: Run, interruption: Interruption) -> bool:

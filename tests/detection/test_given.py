@@ -1,5 +1,6 @@
 """A detector that takes boxes."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 from results_files import detections, write
 
 from refinebox.data.annotations import CocoData
-from refinebox.data.proposals import Proposals
+from refinebox.data.proposals import Found, Proposals, RowsByImage
 from refinebox.detection.detector import Detector
 from refinebox.detection.given import Given
 from refinebox.detection.zoo import describe
@@ -20,6 +21,9 @@ from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.results import read_results
 from refinebox.refinement.matching import match
+from refinebox.report.parts import Parts, predict_parts
+from refinebox.report.predictions import predict
+from refinebox.report.shard import Shard
 
 
 @pytest.fixture
@@ -77,6 +81,42 @@ def test_the_files_detections_are_the_detectors(
     found = detect(given, data, link, batch_size=batch_size)["before"]
     np.testing.assert_allclose(found[np.lexsort(found.T)], rows[np.lexsort(rows.T)], atol=1e-3)
     assert coco_ap(data, found) == pytest.approx(coco_ap(data, rows))
+
+
+def test_scores_are_made_of_one_image_at_a_time(
+    given: Given, validation: CocoData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are dense, and those of all images of a large results file do not fit into memory."""
+    paths = [validation.folder / entry["file_name"] for entry in validation.images]
+    sizes = [(entry["width"], entry["height"]) for entry in validation.images]
+    for place, size in enumerate(sizes * 2):
+        paths.append(tmp_path / f"more {place}.png")
+        Image.new("RGB", size).save(paths[-1])
+    entries = [
+        {"image_id": place, "file_name": path.name, "category_id": 1 + place % 6, "bbox": [1, 2, 30, 40], "score": 0.5}
+        for place, path in enumerate(paths[:-1])
+    ]
+    given.take(write(tmp_path / "results.json", entries))
+    made, alive = RowsByImage.__getitem__, []
+    most = 0
+
+    def counted(self: RowsByImage, image_id: int) -> Found:
+        nonlocal most
+        found = made(self, image_id)
+        alive.append(weakref.ref(found.scores))
+        most = max(most, sum(scores() is not None for scores in alive))
+        return found
+
+    monkeypatch.setattr(RowsByImage, "__getitem__", counted)
+    assert len(given.proposals_in(paths)) == len(paths)
+    assert [len(each.boxes) for each in given.proposals_in(paths)[-2:]] == [1, 0]
+    assert predict(given, paths, tmp_path / "out").without == 1
+    parts = Parts(tmp_path / "parts", {})
+    written = predict_parts(given, {path.name: path for path in paths}, parts, shard=Shard(1, 1))
+    assert (written.images, written.without) == (len(paths), 1)
+    assert len(given.predict(paths)) == len(paths)
+    assert len(alive) == 2 + 3 * len(paths)
+    assert most <= 2  # the next is made before the last is forgotten
 
 
 def test_a_resized_source_sees_other_images(make_detector: Callable[..., Detector]) -> None:

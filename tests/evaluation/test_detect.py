@@ -15,6 +15,8 @@ from refinebox.detection.detector import Detector
 from refinebox.evaluation import detect
 from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.link import Link
+from refinebox.refinement.architecture import SPATIAL
+from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 
@@ -55,6 +57,33 @@ def test_before_voting_is_the_detector_that_does_not_vote(detector: Detector, va
     [found] = detector.predict([validation.folder / validation.images[0]["file_name"]])
     first = voting["after"][voting["after"][:, 0] == validation.images[0]["id"]]
     np.testing.assert_array_equal(first[:, 1:3], found.boxes[:, :2].double())
+
+
+def test_one_pass_gives_all_that_votes_and_all_that_does_not(
+    make_detector: Callable[..., Detector], validation: CocoData
+) -> None:
+    detector, voting = make_detector(), make_detector()
+    link = Link.between(detector, validation)
+    choice = Choice("suppression", iou=0.3, above=0.0)
+    detector.profile = replace(detector.profile, choice=choice)
+    voting.profile = replace(detector.profile, choice=replace(choice, voting=0.5))
+    others = {"rescored": Refiner(detector.channels, detector.strides, architecture=SPATIAL)}
+    others["rescored"].quality = Quality(others["rescored"].steps, len(detector.category_ids))
+    plain = detect.detect(refined(detector), validation, link, others=others)
+    voted = detect.detect(refined(voting), validation, link, others=others)
+    both = detect.detect(refined(detector), validation, link, others=others, voter=voting)
+    assert both.keys() == {*plain, *(f"{name} voted" for name in plain)}
+    for name, rows in plain.items():
+        np.testing.assert_array_equal(both[name], rows)
+        np.testing.assert_array_equal(both[f"{name} voted"], voted["voted" if name == "before" else name])
+        assert len(rows) == len(both[f"{name} voted"])
+        assert (rows != both[f"{name} voted"]).any()
+
+
+def test_what_a_refiner_adds_is_told_from_what_voting_and_cutting_add() -> None:
+    assert detect.unrefined({"before": 0, "after": 0}) == "before"
+    assert detect.unrefined({"before": 0, "voted": 0, "after": 0}) == "voted"
+    assert detect.unrefined({"before": 0, "voted": 0, "clipped": 0, "after": 0}) == "clipped"
 
 
 def test_the_batch_size_does_not_change_which_images_are_evaluated(detector: Detector, validation: CocoData) -> None:

@@ -1,6 +1,6 @@
 """Held-out images decide, and what they decide stands in the file."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from refinebox.detection.choice import Choice as FinalChoice
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.bootstrap import Interval
 from refinebox.evaluation.evaluator import Metrics
+from refinebox.evaluation.link import Link
 from refinebox.evaluation.rows import Rows
 from refinebox.refinement.architecture import SPATIAL
 from refinebox.refinement.quality import Quality
@@ -120,12 +121,12 @@ def test_voting_is_chosen_for_the_boxes_that_are_chosen(
     """The refined boxes, or the detector's own where the refiner makes them worse (``shift`` 0.3 against 0.2)."""
     detector.profile = replace(detector.profile, choice=FinalChoice("suppression", iou=0.5))
 
-    def found(model: Detector, data: CocoData, *__: Any, **___: Any) -> dict[str, Rows]:
+    def found(_: Detector, data: CocoData, *__: Any, voter: Detector | None, **___: Any) -> dict[str, Rows]:
+        assert voter is not None
+        assert voter.profile.final.voting
         rows = {"before": truth(data, 0.2), "clipped": truth(data, 0.2), "after": truth(data, shift)}
-        if not model.profile.final.voting:
-            return rows
         better = 0.15 if pays else 0.25
-        return rows | {"voted": truth(data, better), "after": truth(data, shift and better)}
+        return rows | {"before voted": truth(data, better), "after voted": truth(data, shift and better)}
 
     path = tmp_path / "best.safetensors"
     best = {"before": METRICS, "after": METRICS, "weights": "averaged"}
@@ -146,6 +147,43 @@ def test_voting_is_chosen_for_the_boxes_that_are_chosen(
     else:
         with pytest.raises(ValueError, match="leave out --refiner and pass --voting, which pays there"):
             apply(detector, None, path, output)
+
+
+@pytest.mark.parametrize(("refine", "rescore"), [(True, True), (True, False), (False, True), (False, False)])
+def test_voting_is_judged_in_one_pass_with_the_scores_that_it_will_have(
+    refine: bool, rescore: bool, detector: Detector, many: CocoData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pays for the one combination that is chosen, and for no other."""
+    detector.profile = replace(detector.profile, choice=FinalChoice("suppression", iou=0.5))
+    final = ("rescored" if rescore else "after") if refine else "before"
+    passes = []
+
+    def found(_: Detector, data: CocoData, *__: Any, others: dict[str, Any], **___: Any) -> dict[str, Rows]:
+        passes.append(others)
+        moved = truth(data, 0.1 if refine else 0.3)
+        rescored = truth(data, 0.1 if refine else 0.3, scores=1.0 if rescore else None)
+        rows = {"before": truth(data, 0.2), "clipped": truth(data, 0.2), "after": moved, "rescored": rescored}
+        worse = {f"{name} voted": truth(data, 0.6) for name in rows}
+        return rows | worse | {f"{final} voted": truth(data, 0.0, scores=1.0)}
+
+    monkeypatch.setattr(deciding, "detect", found)
+    refiner = Refiner(detector.channels, detector.strides)
+    refiner.quality = Quality(refiner.steps, len(detector.category_ids))
+    chosen = deciding.choose(detector, refiner, many, Link.between(detector, many), {})
+    assert (chosen.refine, chosen.rescore, chosen.vote) == (refine, rescore, True)
+    assert len(passes) == 1
+
+
+def test_a_refiner_that_is_forced_does_not_vote_on_the_word_of_other_boxes(detector: Detector, tmp_path: Path) -> None:
+    detector.profile = replace(detector.profile, choice=FinalChoice("suppression", iou=0.5))
+    path, output = tmp_path / "best.safetensors", tmp_path / "better.safetensors"
+    choice = Choice(12, False, False, Interval(-1, -2, 0, 9), vote=True, votes=Interval(2, 1, 3, 9))
+    best = {"before": METRICS, "after": METRICS, "weights": "last", "choice": asdict(choice)}
+    write_refiner(path, Refiner(detector.channels, detector.strides), detector, {}, best)
+    apply(detector, None, path, output, force=True)
+    assert not load(output).profile.final.voting
+    apply(detector, None, path, output, force=True, voting=True)
+    assert load(output).profile.final.voting
 
 
 def test_images_that_cannot_be_read_are_told(
