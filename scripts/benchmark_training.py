@@ -20,7 +20,7 @@ from reference_refinement import reference_losses
 from refinebox.adapters.dab_detr import DabDetr, build
 from refinebox.adapters.parts.backbone import ResNetSizes
 from refinebox.adapters.parts.sizes import Sizes
-from side_by_side import side_by_side, timed
+from side_by_side import KINDS, one_thread, side_by_side, timed
 from torch import Tensor
 
 from refinebox.data import shapes
@@ -101,10 +101,9 @@ def added(detector: Detector, size: tuple[int, int], repeats: int) -> dict[str, 
     Other work on the machine lengthens neither, so that it is this figure that has a goal (0.08). The boxes lie around
     a few objects, as real ones do, and therefore read a part of the finest map; in the worst case they lie everywhere.
     """
-    batch, threads = random_batch([0], size, 1), torch.get_num_threads()
+    batch = random_batch([0], size, 1)
     models = {name: RefinedDetector(detector, refiner) for name, refiner in kinds(detector).items()}
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         output, generator = detector(batch.images, batch.sizes), torch.Generator().manual_seed(3)
         count = output.boxes.shape[1]
         crowded = replace(output, boxes=boxes_near(random_boxes(OBJECTS, generator), count, generator)[None])
@@ -112,8 +111,6 @@ def added(detector: Detector, size: tuple[int, int], repeats: int) -> dict[str, 
         refining = [partial(model.refined, crowded, batch.sizes) for model in models.values()]
         worst = partial(models["spatial"].refined, everywhere, batch.sizes)
         frozen, *found = timed([partial(detector, batch.images, batch.sizes), *refining, worst], repeats)
-    finally:
-        torch.set_num_threads(threads)
     figures = {"frozen detector, CPU s": frozen.cpu}
     for name, seconds in zip([*models, "spatial, boxes everywhere"], found, strict=True):
         figures |= {f"refining, {name}, CPU s": seconds.cpu, f"added_cost, {name}": seconds.cpu / frozen.cpu}
@@ -134,20 +131,22 @@ def kinds(detector: Detector) -> dict[str, Refiner]:
 
 
 def training(detector: Detector, count: int, size: tuple[int, int], repeats: int) -> dict[str, float]:
-    """One step of training on ``count`` images of 7 objects, from images to new weights, over the frozen detector."""
+    """One step of training on ``count`` images of 7 objects, from images to new weights, over the frozen detector.
+
+    The ratios are of CPU seconds, on one thread.
+    """
     batch = random_batch([OBJECTS] * count, size, len(detector.category_ids))
     learners = {settings: Learner.start(detector, settings) for settings in (Settings(), PUBLISHED)}
     steps = [
         partial(learner.step, partial(observe, detector), [batch], settings) for settings, learner in learners.items()
     ]
-    frozen, default, published = side_by_side([lambda: detector(batch.images, batch.sizes), *steps], repeats)
-    return {
-        f"frozen detector, {count} training images, s": frozen,
-        f"training step, {count} training images, s": default,
-        f"training step as published, {count} training images, s": published,
-        "train_step_ratio": default / frozen,
-        "train_step_ratio as published": published / frozen,
-    }
+    with one_thread():
+        found = timed([lambda: detector(batch.images, batch.sizes), *steps], repeats)
+    figures = {}
+    for name, seconds in zip(("frozen detector", "training step", "training step as published"), found, strict=True):
+        figures |= {f"{name}, {count} images, {kind}": getattr(seconds, of) for kind, of in KINDS.items()}
+    frozen, default, published = (seconds.cpu for seconds in found)
+    return figures | {"train_step_ratio": default / frozen, "train_step_ratio as published": published / frozen}
 
 
 def refinement(detector: Detector, objects: Sequence[int], size: tuple[int, int], repeats: int) -> dict[str, float]:

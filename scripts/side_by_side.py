@@ -1,9 +1,12 @@
 """Contenders timed in turn."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
 from typing import NamedTuple
+
+import torch
 
 
 class Seconds(NamedTuple):
@@ -11,6 +14,9 @@ class Seconds(NamedTuple):
 
     wall: float
     cpu: float
+
+
+KINDS = {"s": "wall", "CPU s": "cpu"}  # how they are named in figures
 
 
 def timed(functions: Sequence[Callable[[], object]], repeats: int) -> list[Seconds]:
@@ -30,3 +36,14 @@ def timed(functions: Sequence[Callable[[], object]], repeats: int) -> list[Secon
 def side_by_side(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """The median seconds on the wall of each; see :func:`timed`."""
     return [seconds.wall for seconds in timed(functions, repeats)]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Computes on one thread, so that processor seconds hold no waiting for others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
