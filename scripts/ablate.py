@@ -68,6 +68,7 @@ VARIANTS: dict[str, Settings] = {
     "spatial, 1 step": replace(BASE, steps=1),
     "spatial, 3 steps": replace(BASE, steps=3),
     "spatial, 7 cells": replace(BASE, architecture=replace(SPATIAL, cells=7)),
+    "spatial, weight decay 0.1": replace(BASE, weight_decay=0.1),
     "spatial, stem": replace(BASE, architecture=replace(SPATIAL, stem=True)),
 }
 PARTS: dict[str, parts.Part] = {
@@ -82,11 +83,15 @@ PARTS: dict[str, parts.Part] = {
     "size S": parts.sized(32, 2),
     "size L": parts.sized(96, 4),
     "size XL": parts.sized(128, 5),
+    "dropout of 0.3": parts.dropped(0.3),
+    "dropout of 0.5": parts.dropped(0.5),
     "distance x 3": parts.weighted(3, 2),
     "distance alone": parts.weighted(1, 0),
     "GIoU alone": parts.weighted(0, 2),
 }
 VARIANTS |= {f"spatial, {name}": BASE for name in PARTS}
+VARIANTS["spatial, dropout of 0.5, weight decay 0.1, 4 jittered"] = replace(BASE, weight_decay=0.1, jitter=4)
+PARTS["dropout of 0.5, weight decay 0.1, 4 jittered"] = parts.dropped(0.5)
 WHOLE_MAPS = ("BiFPN",)  # whose normalisation needs the cells that a cache leaves out
 
 

@@ -142,6 +142,19 @@ class Deep(BoxHead):
         self.res_block = nn.Sequential(*(head.Bottleneck() for _ in range(blocks)))
 
 
+def dropped(share: float) -> Part:
+    """Leaves out so many of the places that the head reads, others in every step (dropout)."""
+
+    class Dropped(head.Places):
+        def forward(self, blocks: Tensor) -> Tensor:
+            reduced = self.reduce(blocks)
+            centred = (reduced - reduced.mean((2, 3), keepdim=True)).flatten(1)
+            summary: Tensor = self.project(F.dropout(centred, share, self.training))
+            return summary
+
+    return lambda _: replaced(head, Places=Dropped)
+
+
 # ----------------------------------------------------------------------------------------------------------- pooling
 class Merging(BoxHead):
     """A head that reads three levels, of which a convolution makes one; it starts from the box's own."""
