@@ -34,6 +34,7 @@ from refinebox.evaluation.evaluator import Evaluator
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.rows import Rows, to_rows
 from refinebox.refinement.architecture import PUBLISHED, SPATIAL
+from refinebox.refinement.cost import parameters
 from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
@@ -177,7 +178,7 @@ def run(
         },
         "interval": [interval.low, interval.high],
         "cpu_seconds": seconds,
-        "parameters": sum(parameter.numel() for parameter in learner.refiner.parameters()),
+        "parameters": parameters(learner.refiner),
     }
 
 

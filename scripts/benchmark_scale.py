@@ -6,21 +6,20 @@ python scripts/benchmark_scale.py --quick    # fewer repeats
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 from benchmark_training import PHOTOGRAPH, R50, kinds, photographs, untrained
+from side_by_side import timed
 
 from refinebox.data.images import read_image
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.report.columns import empty_row
-from refinebox.report.parts import Parts
+from refinebox.report.parquet import Parts
 from refinebox.report.returned import row_of
 from refinebox.report.shard import Shard
 
@@ -55,8 +54,8 @@ def steps(detector: Detector, folder: Path, size: tuple[int, int], repeats: int)
         "detection": partial(row_of, detector, "a", path, 0.0),
         "detection and refinement": partial(row_of, upgraded, "a", path, 0.0),
     }
-    found = cpu_milliseconds(list(work.values()), repeats)
-    return {f"{name}, CPU ms an image": milliseconds for name, milliseconds in zip(work, found, strict=True)}
+    found = timed(list(work.values()), repeats)
+    return {f"{name}, CPU ms an image": 1000 * seconds.cpu for name, seconds in zip(work, found, strict=True)}
 
 
 def written(folder: Path, count: int, repeats: int) -> dict[str, float]:
@@ -64,9 +63,9 @@ def written(folder: Path, count: int, repeats: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(0)
     rows = [{**empty_row(f"folder/{index:012}.jpg"), **random_row(generator)} for index in range(count)]
     parts = Parts(folder / "parts", {})
-    [milliseconds] = cpu_milliseconds([lambda: parts.write(rows, Shard())], repeats)
+    [seconds] = timed([lambda: parts.write(rows, Shard())], repeats)
     size = parts.write(rows, Shard()).stat().st_size
-    return {"writing, CPU ms an image": milliseconds / count, "bytes a detection": size / count / DETECTIONS}
+    return {"writing, CPU ms an image": 1000 * seconds.cpu / count, "bytes a detection": size / count / DETECTIONS}
 
 
 def random_row(generator: torch.Generator) -> dict[str, Any]:
@@ -75,17 +74,6 @@ def random_row(generator: torch.Generator) -> dict[str, Any]:
     labels, moved = torch.randint(80, (DETECTIONS,), generator=generator), torch.rand(DETECTIONS, generator=generator)
     found = {"boxes": boxes, "scores": scores, "labels": labels, "moved": moved}
     return {"width": 640, "height": 480, **{name: tensor.tolist() for name, tensor in found.items()}}
-
-
-def cpu_milliseconds(functions: Sequence[Callable[[], object]], repeats: int) -> list[float]:
-    """Median CPU time of each in this process, run in turn; a first round is left out."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats + 1):
-        for function, found in zip(functions, times, strict=True):
-            start = time.process_time()
-            function()
-            found.append(1000 * (time.process_time() - start))
-    return [median(found[1:]) for found in times]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import typer
 from refinebox.commands.options import DetectorName, Ema, Features, Prompt, Weights
 
 if TYPE_CHECKING:
+    from refinebox.refinement.refined_detector import RefinedDetector
     from refinebox.report.card import Base
 
 EXAMPLE = "Example: refinebox apply --detector dab-detr-r50 --refiner published --output better.safetensors"
@@ -40,14 +41,12 @@ def apply(
     from refinebox.commands.inputs import load
     from refinebox.detection.zoo import weights_file
     from refinebox.files import checkpoint, hub
-    from refinebox.refinement.cost import cost_of
     from refinebox.refinement.description import about_gain
     from refinebox.refinement.refined_detector import RefinedDetector
-    from refinebox.refinement.refiner_file import load_refiner
-    from refinebox.refinement.upgraded import apply as upgrade
-    from refinebox.refinement.upgraded import published_refiner
+    from refinebox.refinement.upgraded import check_file, join, published_refiner, write
     from refinebox.report import card as cards
 
+    check_file(output)
     place = cards.check_absent(output) if card else None
     named_weights, weights = weights, None if weights is None else hub.local(weights)
     refiner_file = hub.local(refiner) if refiner and refiner != "published" else None
@@ -57,7 +56,9 @@ def apply(
         refiner_file = published_refiner(detector, weights, force=force)
     model = load(detector, weights, "cpu", ema=ema, prompt=prompt, features=features)
     detector_file = None if detector is None else weights_file(detector, weights)
-    metadata = upgrade(model, detector_file, refiner_file, output, voting=voting, force=force)
+    upgraded, history = join(model, refiner_file, voting=voting, force=force)
+    cost = told_cost(upgraded) if isinstance(upgraded, RefinedDetector) else None
+    metadata = write(upgraded, history, detector_file, refiner_file, output)
     known = "; ".join(f"{what} {value}" for what, value in about_gain(metadata).items())
     typer.echo(f"wrote {output}: {known or 'its AP is not known'}")
     if place is not None:
@@ -65,9 +66,20 @@ def apply(
         text = cards.card(metadata, output.name, checkpoint.file_sha256(output), made_from)
         checkpoint.write_bytes(place, text.encode())
         typer.echo(f"wrote {place}{'' if made_from.licence else ': look at its licence, which is not known'}")
-    if refiner_file is not None:
-        typer.echo(f"cost: {cost_of(RefinedDetector(model, load_refiner(refiner_file))).told()}")
+    if cost is not None:
+        typer.echo(f"cost: {cost}")
     typer.echo(f"next: refinebox eval {shlex.quote(str(output))} --data DATA")
+
+
+def told_cost(upgraded: "RefinedDetector") -> str:
+    """What refinement adds to a detector's cost, in words; an upgrade is none the worse where it cannot be counted."""
+    from refinebox.data.fields import brief
+    from refinebox.refinement.cost import cost_of
+
+    try:
+        return cost_of(upgraded).told()
+    except Exception as error:  # whatever code of anybody's own raises
+        return f"not counted, as a black image could not be looked at ({type(error).__name__}: {brief(error)})"
 
 
 def base(detector: str | None, named: Path | None, weights: Path | None) -> "Base":

@@ -3,6 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -18,16 +19,20 @@ from refinebox.commands.options import (
     DetectorName,
     Device,
     Ema,
+    Features,
     Images,
     LongSide,
+    Prompt,
     ShortSide,
     Weights,
 )
 
 if TYPE_CHECKING:
     from refinebox.data.annotations import CocoData
+    from refinebox.data.categories import Matching
     from refinebox.data.frames import Reading
     from refinebox.data.layout import Split
+    from refinebox.detection.detector import Detector
     from refinebox.evaluation.checkup import Finding
 
 EXAMPLE = "Example: refinebox doctor --data coco/ --detector detr-r50 --weights mine.pth"
@@ -41,11 +46,17 @@ def doctor(
     annotations: Annotations = None,
     images: Images = None,
     results: Annotated[
-        Path | None, typer.Option(help="COCO results file of the validation images.", rich_help_panel=DATA)
+        Path | None,
+        typer.Option(
+            help="COCO results file of the validation images, also for a detector that takes its boxes.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     detector: DetectorName = None,
     weights: Weights = None,
     ema: Ema = None,
+    prompt: Prompt = None,
+    features: Features = None,
     categories: Categories = "check",
     boxes: Boxes = None,
     short_side: ShortSide = None,
@@ -58,7 +69,8 @@ def doctor(
     named = [path for path in (annotations, results) if path is not None and not path.is_file()]
     if named:
         raise FileNotFoundError(f"no file at {named[0]}; check the path")
-    if detector is not None and annotations is not None and images is None:
+    name = features if detector is None else detector
+    if name is not None and annotations is not None and images is None:
         raise ValueError("a detector needs images to look at; name their folder with --images")
     chart = Chart()
     opened = chart.data(data, annotations, images, boxes)
@@ -66,15 +78,15 @@ def doctor(
     if results is not None and truth is not None:
         typer.echo(f"results: {results}")
         chart.look(partial(checkup.of_results, results, truth, categories, boxes))
-    if detector is not None and truth is not None:
+    if name is not None and truth is not None:
         from refinebox.commands.inputs import load
         from refinebox.detection.zoo import is_custom
 
-        typer.echo(f"detector: {detector}")
-        model = load(detector, weights, device, short_side, long_side, ema=ema)
-        if is_custom(detector):
+        typer.echo(f"detector: {name}")
+        model = load(detector, weights, device, short_side, long_side, ema=ema, prompt=prompt, features=features)
+        if is_custom(name):
             chart.look(partial(checkup.of_contract, model))
-        chart.look(partial(checkup.of_detector, model, truth, categories))
+        chart.look(partial(found_by, model, truth, results, categories, boxes))
     typer.echo(chart.summary())
     if chart.counts[True]:
         raise typer.Exit(1)
@@ -165,6 +177,18 @@ def read(
 
     opened[split] = annotations.read(*place, images_needed=with_images, strict=False, boxes=boxes)
     return checkup.of_data(opened[split])
+
+
+def found_by(
+    model: "Detector", truth: "CocoData", results: Path | None, categories: "Matching", boxes: "Reading | None"
+) -> "list[Finding]":
+    """What a detector makes of the data; where it takes boxes, they are those of the results file."""
+    from refinebox.evaluation import checkup
+    from refinebox.evaluation.results import read_results
+
+    if model.takes_boxes and results is not None:
+        truth = replace(truth, given=read_results(results, truth, boxes=boxes))
+    return checkup.of_detector(model, truth, categories)
 
 
 def folded(finding: "Finding") -> str:

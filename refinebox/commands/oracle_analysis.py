@@ -7,13 +7,13 @@ import typer
 
 from refinebox.commands.options import (
     DATA,
-    DETECTOR,
     OUTPUT,
     Annotations,
     BatchSize,
     Boxes,
     Categories,
     Data,
+    DetectorName,
     Device,
     Ema,
     Features,
@@ -33,9 +33,7 @@ EXAMPLE = "Example: refinebox oracle-analysis --results detections.json --data c
 
 
 def oracle_analysis(
-    detector: Annotated[
-        str | None, typer.Option(help="A detector's name, or a file that refinebox wrote.", rich_help_panel=DETECTOR)
-    ] = None,
+    detector: DetectorName = None,
     results: Annotated[
         Path | None,
         typer.Option(

@@ -91,13 +91,13 @@ def predict(
 ) -> None:
     """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
     from refinebox.commands.inputs import load
-    from refinebox.report import parts
+    from refinebox.report import parquet
     from refinebox.report.predictions import passed_over
     from refinebox.report.predictions import predict as to_coco
     from refinebox.report.shard import Shard, named
 
     if kind == "parquet":
-        parts.check(output)
+        parquet.check(output)
         share, images = Shard.of(shard), named(inputs, recursive=recursive)
     elif shard != ALL or skip_done or part_size is not None:
         raise ValueError("--shard, --skip-done and --part-size are for Parquet files; pass --format parquet too")
@@ -113,12 +113,12 @@ def predict(
         passed = found.passed
     else:
         least = LEAST if min_score is None else min_score
-        made_by = parts.run_of(detector, model_file(model, weights), results, min_score=least, ema=ema)
+        made_by = parquet.run_of(detector, model_file(model, weights), results, min_score=least, ema=ema)
         share = share.of_process()
-        written = parts.predict_parts(
+        written = parquet.predict_parts(
             detector,
             images,
-            parts.Parts(output, made_by),
+            parquet.Parts(output, made_by),
             shard=share,
             least=least,
             size=part_size or PART,

@@ -8,6 +8,7 @@ from typing import Any
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
 from refinebox.refinement.change import held_out
+from refinebox.refinement.cost import parameters
 from refinebox.refinement.exported import METADATA_KEY, read_exported
 from refinebox.refinement.proof import Proof
 from refinebox.refinement.refiner import Refiner
@@ -95,7 +96,7 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
     lines = {
         "architecture": f"{parts.name}: {', '.join(made_of)}; {refiner.steps} steps",
         "reads": f"{'/'.join(map(str, refiner.channels))} channels at strides {'/'.join(map(str, refiner.strides))}",
-        "parameters": f"{sum(parameter.numel() for parameter in refiner.parameters()):,}",
+        "parameters": f"{parameters(refiner):,}",
     }
     if refiner.quality is not None:
         lines["quality"] = f"scores follow it with a strength of {refiner.quality.strength.item():.2g}"

@@ -19,10 +19,10 @@ from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
 from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
+from refinebox.refinement.exportable import PARTS, Part
 from refinebox.refinement.exported import METADATA_KEY, as_detector, open_session, runtime
 from refinebox.refinement.half import halved
 from refinebox.refinement.obstacle import obstacle, trims
-from refinebox.refinement.parts import PARTS, Part
 from refinebox.refinement.proof import HALF, WHOLE, Proof, Run, prove
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.tracing import quiet, refused, traced, without_checks

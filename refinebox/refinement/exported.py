@@ -15,7 +15,7 @@ from refinebox.detection.extras import library
 from refinebox.detection.output import Detections, DetectorOutput
 from refinebox.detection.zoo import profile_from
 
-KIND = "exported detector"  # whole; parts have other kinds, refinement/parts.py
+KIND = "exported detector"  # whole; parts have other kinds, refinement/exportable.py
 METADATA_KEY = "refinebox"
 LEAST = (1, 18)  # of onnxruntime, which reads files of the form that torch writes
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refinebox.boxes import to_pixels
 from refinebox.detection.output import Detections
-from refinebox.refinement.parts import Part, Whole, sizes_of
+from refinebox.refinement.exportable import Part, Whole, sizes_of
 
 BATCHES = (1, 3)
 COUNTS = 0.05  # in half precision, score from which a query is compared: below it boxes are noise to begin with

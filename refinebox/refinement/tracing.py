@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from refinebox.refinement.parts import Part, sizes_of
+from refinebox.refinement.exportable import Part, sizes_of
 
 TRACED = 3  # images; not one, which would be taken for a constant
 

@@ -1,5 +1,6 @@
 """Turn a checkpoint into an upgraded one: detector and refiner in one file, which :func:`load` runs."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,31 @@ def apply(
             apply, or no suppression in which to vote.
         IsADirectoryError: ``output`` is a folder.
     """
+    check_file(output)
+    model, history = join(detector, refiner_file, voting=voting, force=force)
+    return write(model, history, detector_file, refiner_file, output)
+
+
+def check_file(output: Path) -> None:
+    """Raises IsADirectoryError where the file to write is a folder."""
     if output.is_dir():
         raise IsADirectoryError(f"{output} is a folder; name the .safetensors file to write")
+
+
+def join(
+    detector: Detector, refiner_file: Path | None, *, voting: bool = False, force: bool = False
+) -> tuple[Detector, dict[str, Any]]:
+    """The upgraded detector, which shares the tensors of ``detector``, and what the refiner's file says.
+
+    Arguments and errors are those of :func:`apply`. ``detector`` itself is changed: it votes, has the refiner's input
+    size, and knows the names of its categories.
+    """
     if voting:
         let_vote(detector)
     if refiner_file is None:
-        return apply_voting(detector, detector_file, output, voting=voting)
+        if not voting:
+            raise ValueError("there is nothing to apply; name a --refiner, or pass --voting")
+        return detector, {}
     refiner, history = load_refiner_and_history(refiner_file)
     choice = history.get("choice") or {}
     if choice.get("vote") and choice["refine"] and not detector.profile.final.voting:  # judged for these boxes
@@ -62,8 +82,26 @@ def apply(
     if not force:
         check_history(history, detector, refiner_file)
     if not detector.profile.input.fixed:  # the input size that the refiner learned at
-        detector.resize(history.get("short_side"), history.get("long_side"))
-    detector.name_categories(history.get("asked") or history.get("categories") or [])
+        model.resize(history.get("short_side"), history.get("long_side"))
+    model.name_categories(history.get("asked") or history.get("categories") or [])
+    return model, history
+
+
+def write(
+    model: Detector, history: Mapping[str, Any], detector_file: Path | None, refiner_file: Path | None, output: Path
+) -> dict[str, Any]:
+    """Writes what :func:`join` gives; the metadata that the file carries."""
+    if not isinstance(model, RefinedDetector) or refiner_file is None:
+        metadata = {
+            "kind": "detector",
+            "detector": describe(model),
+            "sources": {"detector": detector_source(model, detector_file)},
+            "before": None,
+            "after": None,
+        }
+        checkpoint.write(output, model.tensors(), metadata)
+        return metadata
+    detector, refiner = model.detector, model.refiner
     metadata = {
         "kind": KIND,
         "detector": describe(detector),
@@ -74,15 +112,8 @@ def apply(
             "top": model.top,
             "settings": history.get("settings"),
         },
-        "sources": {
-            "detector": detector_source(detector, detector_file),
-            "refiner": source(refiner_file),
-        },
-        "before": history.get("before"),
-        "clipped": history.get("clipped"),
-        "after": history.get("after"),
-        "choice": history.get("choice"),
-        "data": history.get("data"),
+        "sources": {"detector": detector_source(detector, detector_file), "refiner": source(refiner_file)},
+        **{name: history.get(name) for name in ("before", "clipped", "after", "choice", "data")},
     }
     tensors = {f"detector.{name}": tensor for name, tensor in detector.tensors().items()}
     tensors |= {f"refiner.{name}": tensor for name, tensor in refiner.state_dict().items()}
@@ -102,21 +133,6 @@ def let_vote(detector: Detector) -> None:
             "detectors that end in suppression"
         )
     detector.profile = replace(detector.profile, choice=replace(final, voting=LEAST_OVERLAP))
-
-
-def apply_voting(detector: Detector, detector_file: Path | None, output: Path, *, voting: bool) -> dict[str, Any]:
-    """Writes the detector as it is, with the choice that it has by now."""
-    if not voting:
-        raise ValueError("there is nothing to apply; name a --refiner, or pass --voting")
-    metadata = {
-        "kind": "detector",
-        "detector": describe(detector),
-        "sources": {"detector": detector_source(detector, detector_file)},
-        "before": None,
-        "after": None,
-    }
-    checkpoint.write(output, detector.tensors(), metadata)
-    return metadata
 
 
 def detector_source(detector: Detector, path: Path | None) -> dict[str, str | None]:

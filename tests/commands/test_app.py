@@ -267,6 +267,30 @@ def test_an_upgraded_checkpoint_is_written(detector_file: Path, refiner_file: Pa
     assert isinstance(refinebox.load(output), RefinedDetector)
 
 
+def test_a_cost_that_cannot_be_counted_is_a_line_and_the_refiner_is_read_once(
+    detector_file: Path, refiner_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("no black\nimages")
+
+    read, files = checkpoint.read, []
+    monkeypatch.setattr("refinebox.refinement.cost.cost_of", broken)
+    monkeypatch.setattr(checkpoint, "read", lambda path, *rest: files.append(path) or read(path, *rest))
+    output = tmp_path / "better.safetensors"
+    shown = done("apply", "--detector", detector_file, "--refiner", refiner_file, "--output", output)
+    wrote, cost, following = shown.splitlines()
+    assert wrote.startswith(f"wrote {output}: ")
+    assert cost == "cost: not counted, as a black image could not be looked at (RuntimeError: no black?images)"
+    assert following.startswith("next: refinebox eval ")
+    assert isinstance(refinebox.load(output), RefinedDetector)
+    assert files.count(refiner_file) == 1
+
+
+def test_a_folder_to_write_to_is_told_before_any_work(refiner_file: Path, tmp_path: Path) -> None:
+    words: Words = ["apply", "--detector", "nothing", "--refiner", refiner_file, "--output", tmp_path]
+    assert the_line(run(*words)).endswith(" is a folder; name the .safetensors file to write")
+
+
 def test_an_unknown_ap_is_called_unknown(detector: Detector, detector_file: Path, tmp_path: Path) -> None:
     refiner = Refiner(detector.channels, detector.strides)
     bare, output = tmp_path / "bare.safetensors", tmp_path / "better.safetensors"

@@ -3,12 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from invocation import done, run, the_line
 from random_boxes import worse
+from results_files import detections, write
 from typer.testing import Result
 
 from refinebox.data.annotations import CocoData
@@ -48,6 +50,24 @@ def wrong(result: Result) -> list[str]:
     assert (result.exit_code == 1) == any(line.startswith("  WRONG ") for line in lines)
     text = "\n".join(lines).replace("\n        ", " ")
     return [line.removeprefix("  WRONG ") for line in text.splitlines() if line.startswith("  WRONG ")]
+
+
+def test_a_detector_takes_the_boxes_of_the_results(
+    folder: Path, detector_file: Path, validation: CocoData, tmp_path: Path
+) -> None:
+    """Or says that none are named, and their AP is the file's."""
+    data = replace(validation, folder=folder)
+    results = write(tmp_path / "results.json", detections(data))
+    words = ["doctor", "--data", folder, "--features", detector_file]
+    assert wrong(run(*words)) == [
+        f"boxes for {folder / 'annotations/instances_val.json'} come from a results file, and none is named; pass "
+        "--results FILE"
+    ]
+    shown = done(*words, "--results", results)
+    aps = [line for line in shown.splitlines() if "  AP " in line or " ok    AP " in line]
+    assert len(aps) == 2
+    assert aps[0] == aps[1]
+    assert f"detector: {detector_file}" in shown
 
 
 def test_sound_data_are_fine(folder: Path) -> None:

@@ -69,6 +69,13 @@ def test_a_prompt_in_other_words_is_kept_with_the_refiner(
     assert "for another, name the folder that it was made from" in line
 
 
+def test_the_doctor_asks_for_it(folder: Path, shapes_folder: Path, validation: CocoData) -> None:
+    names = [*reversed(validation.categories.values()), "cat"]
+    words: Words = ["doctor", "--detector", folder, "--data", shapes_folder, "--prompt"]
+    assert "6 categories of the detector are matched with" in run(*words, ". ".join(names)).stdout
+    assert "WRONG" in run(*words, "cat. dog.").stdout
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [

@@ -21,7 +21,7 @@ from refinebox.evaluation.evaluator import coco_ap
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.results import read_results
 from refinebox.refinement.matching import match
-from refinebox.report.parts import Parts, predict_parts
+from refinebox.report.parquet import Parts, predict_parts
 from refinebox.report.predictions import predict
 from refinebox.report.shard import Shard
 

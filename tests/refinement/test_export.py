@@ -21,6 +21,7 @@ from refinebox.detection.zoo import describe, load_detector
 from refinebox.files import checkpoint
 from refinebox.refinement import export as module
 from refinebox.refinement.export import OPSET, export, in_onnxruntime, to_onnx
+from refinebox.refinement.exportable import Whole
 from refinebox.refinement.exported import (
     METADATA_KEY,
     ExportedDetector,
@@ -29,7 +30,6 @@ from refinebox.refinement.exported import (
     open_session,
 )
 from refinebox.refinement.obstacle import obstacle, trims
-from refinebox.refinement.parts import Whole
 from refinebox.refinement.proof import prove
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector

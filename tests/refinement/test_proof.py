@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.refinement.parts import PARTS, Features, Whole
+from refinebox.refinement.exportable import PARTS, Features, Whole
 from refinebox.refinement.proof import HALF, WHOLE, Bar, Proof, differences, of_detections, of_queries, prove
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector

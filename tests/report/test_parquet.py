@@ -14,9 +14,8 @@ from refinebox.detection.detector import Detector
 from refinebox.files import checkpoint
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
-from refinebox.report import parts
 from refinebox.report.batch import COLUMNS
-from refinebox.report.parts import Parts, Written, predict_parts, run_of
+from refinebox.report.parquet import Parts, Written, check, predict_parts, run_of
 from refinebox.report.returned import row_of
 from refinebox.report.shard import Shard, named
 
@@ -200,4 +199,4 @@ def test_object_storage_is_no_folder(name: str) -> None:
     with pytest.raises(
         ValueError, match=r"^\w\w:/bucket\S* is no folder; name one and copy it there afterwards, or use"
     ):
-        parts.check(Path(name))
+        check(Path(name))

@@ -19,9 +19,9 @@ from refinebox.refinement import export as module
 from refinebox.refinement.architecture import Architecture
 from refinebox.refinement.description import described
 from refinebox.refinement.export import export, in_onnxruntime, session_of
+from refinebox.refinement.exportable import RefinerAlone, pictures
 from refinebox.refinement.exported import METADATA_KEY, open_exported
 from refinebox.refinement.half import halved
-from refinebox.refinement.parts import RefinerAlone, pictures
 from refinebox.refinement.proof import HALF, Bar, prove
 from refinebox.refinement.quality import Quality
 from refinebox.refinement.refined_detector import RefinedDetector
