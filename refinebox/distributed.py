@@ -41,7 +41,7 @@ def start(name: str) -> torch.device:
         raise ConnectionError(f"the processes do not find each other ({error}); start them with torchrun") from error
     atexit.register(distributed.destroy_process_group)
     if rank() != 0:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the first one speaks for all
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # the first one speaks for all
     return device
 
 

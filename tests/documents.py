@@ -9,22 +9,31 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^## (.*)", flags=re.MULTILINE)
 ENDS = {"&&", "||", "|", ";", ">", "2>&1", "&"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of code; ``place`` is the document and the block's number among all of it."""
+    """A fenced block of code; ``place`` is the document and the block's number in it, ``section`` the heading above."""
 
     place: str
     language: str
     code: str
+    section: str
+
+    @property
+    def document(self) -> str:
+        """Its path in the repository."""
+        return self.place.split()[0]
 
 
 def blocks(document: Path) -> list[Block]:
-    found = FENCE.findall(document.read_text(encoding="utf-8"))
-    name = document.relative_to(ROOT).as_posix()
-    return [Block(f"{name} {number}", language, code) for number, (language, code) in enumerate(found, 1)]
+    text, name = document.read_text(encoding="utf-8"), document.relative_to(ROOT).as_posix()
+    return [
+        Block(f"{name} {number}", found[1], found[2], ["", *HEADING.findall(text, 0, found.start())][-1])
+        for number, found in enumerate(FENCE.finditer(text), 1)
+    ]
 
 
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]

@@ -92,6 +92,35 @@ def test_arrows_run_down(path: Path) -> None:
     assert rooms(path) - allowed == set()
 
 
+def texts_without_encoding(source: str) -> list[int]:
+    """Lines that read or write text in the encoding that the system prefers, which is cp1252 on Windows."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    said = [any(keyword.arg == "encoding" for keyword in call.keywords) for call in calls]
+    return sorted(call.lineno for call, known in zip(calls, said, strict=True) if not known and of_the_system(call))
+
+
+def of_the_system(call: ast.Call) -> bool:
+    match call.func:
+        case ast.Name(id="open"):
+            return not any(isinstance(mode, ast.Constant) and "b" in mode.value for mode in call.args[1:2])
+        case ast.Attribute(attr="read_text"):
+            return not call.args
+        case ast.Attribute(attr="write_text"):
+            return len(call.args) < 2
+    return False
+
+
+def test_texts_without_encoding_would_be_found() -> None:
+    bad = "open(p)\nopen(p, 'w')\np.read_text()\np.write_text('x')\n"
+    good = "open(p, 'rb')\nos.open(p)\nopen(p, encoding='utf-8')\np.read_text('utf-8')\np.read_text(encoding='utf-8')\n"
+    assert texts_without_encoding(bad + good) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("path", PACKAGE + ADAPTERS, ids=label)
+def test_texts_say_their_encoding(path: Path) -> None:
+    assert texts_without_encoding(path.read_text(encoding="utf-8")) == []
+
+
 def test_there_are_no_circles_between_modules() -> None:
     names = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE}
     above: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""What the documents show is what runs: every command is parsed by the command line, every Python block runs."""
+"""What the documents show is what there is: commands and options, files and extras; every Python block runs."""
 
 import importlib
 import re
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from documents import BLOCKS, DOCUMENTS, ROOT, Block, as_refinebox, commands, inline
-from PIL import Image
 from typer.main import get_command
 
 import refinebox
@@ -25,7 +24,6 @@ from refinebox.detection.zoo import describe
 from refinebox.files import checkpoint
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.upgraded import apply
-from refinebox.report.batch import COLUMNS
 from refinebox.training.run import write_refiner
 
 COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
@@ -34,12 +32,25 @@ OTHERS = {"python3", "source", "pip", "pytest", "yolo", "pre-commit", "mkdocs", 
 SCRIPTS = {path.name: path.read_text() for path in (ROOT / "scripts").glob("*.py")}
 # of other programs, which documents name within their text
 FOREIGN = {"--nproc-per-node", "--inplace", "--hook-type"}
-# blocks that a test below runs; every other one is refused
-RUN = {"README.md", "docs/adapters.md", "docs/export.md", "docs/integrations.md", "docs/scale.md"}
+# the file of tests that runs a Python block, which is known by what it says alone
+RUN = {
+    ("README.md", "load_refiner"): "test_docs.py",
+    ("docs/adapters.md", "class OwlViT"): "test_docs.py",
+    ("docs/adapters.md", "check_detector"): "test_docs.py",
+    ("docs/export.md", "import onnxruntime"): "refinement/test_export.py",
+    ("docs/export.md", "import torch"): "refinement/test_parts.py",
+    ("docs/export.md", "aoti"): "refinement/test_parts.py",
+    ("docs/integrations.md", "supervision"): "test_programs.py",
+    ("docs/integrations.md", "fiftyone"): "test_programs.py",
+    ("docs/scale.md", "count_rows"): "test_programs.py",
+    ("docs/scale.md", "import ray"): "test_programs.py",
+    ("docs/scale.md", "mapInPandas"): "test_programs.py",
+    ("docs/scale.md", "found ="): "test_programs.py",
+}
 
 
 def python_blocks(document: str) -> list[str]:
-    return [block.code for block in BLOCKS if block.language == "python" and block.place.startswith(f"{document} ")]
+    return [block.code for block in BLOCKS if block.language == "python" and block.document == document]
 
 
 def options_of(command: Any) -> set[str]:
@@ -53,7 +64,6 @@ def test_every_block_says_what_language_it_is(block: Block) -> None:
 
 def test_there_are_blocks_to_check() -> None:
     assert len([block for block in BLOCKS if block.language == "sh"]) > 20
-    assert {block.place.split()[0] for block in BLOCKS if block.language == "python"} >= RUN
 
 
 @pytest.mark.parametrize(
@@ -129,7 +139,12 @@ def test_links_lead_to_files(document: Path) -> None:
 
 
 def test_every_python_block_is_run_by_a_test() -> None:
-    assert {block.place.split()[0] for block in BLOCKS if block.language == "python"} == RUN
+    blocks = [block for block in BLOCKS if block.language == "python"]
+    runs = [[key for key in RUN if key[0] == block.document and key[1] in block.code] for block in blocks]
+    assert [block.place for block, found in zip(blocks, runs, strict=True) if len(found) != 1] == []
+    assert {key for found in runs for key in found} == RUN.keys()
+    for (document, _), name in RUN.items():
+        assert Path(document).name in (ROOT / "tests" / name).read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -196,49 +211,6 @@ def test_the_adapter_keeps_the_contract(owl: ModuleType, monkeypatch: pytest.Mon
     names: dict[str, Any] = {}
     exec(compile(python_blocks("docs/adapters.md")[1], "adapters.md", "exec"), names)
     names["test_keeps_the_contract"]()
-
-
-@pytest.mark.parametrize("document", ["scale.md", "integrations.md"])
-def test_what_other_programs_call_is_python(document: str) -> None:
-    for block in python_blocks(f"docs/{document}"):
-        compile(block, document, "exec")
-
-
-def test_the_loop_over_many_images_runs(detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = python_blocks("docs/scale.md")[-1]
-    checkpoint.write(
-        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
-    )
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    Image.new("RGB", (64, 48)).save("photos/1.jpg")
-    names: dict[str, Any] = {}
-    exec(loop, names)
-    assert names["found"]["image_id"] == ["photos/1.jpg", "photos/2.jpg"]
-    assert names["found"]["error"] == [None, f"{Path('photos/2.jpg')} is not there"]
-
-
-def test_detections_are_drawn_by_supervision(
-    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("supervision", reason="supervision is not installed; pip install -e '.[test]'")
-    checkpoint.write(
-        tmp_path / "better.safetensors", detector.tensors(), {"kind": "detector", "detector": describe(detector)}
-    )
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (64, 48)).save("photo.jpg")
-    names: dict[str, Any] = {}
-    exec(python_blocks("docs/integrations.md")[0], names)
-    assert len(names["detections"]) == len(names["found"].scores) > 0
-    assert names["annotated"].size == (64, 48)
-    assert names["annotated"].tobytes() != names["image"].tobytes()
-
-
-def test_spark_is_told_the_columns() -> None:
-    schema = re.search(r"SCHEMA = \((.*?)\)\n", (ROOT / "docs" / "scale.md").read_text(), flags=re.DOTALL)
-    assert schema is not None
-    names = [column.split()[0] for column in "".join(re.findall(r'"(.*?)"', schema[1])).split(", ")]
-    assert tuple(names) == COLUMNS
 
 
 @pytest.mark.parametrize("family", ["RT-DETR", "Table Transformer", "torchvision", "YOLOX", "EfficientDet"])

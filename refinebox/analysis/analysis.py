@@ -45,6 +45,7 @@ class Found:
             (``box``).
         refined: ``[N, 7]`` the same detections with better boxes, where ``none`` is not refined.
         inputs: what was read, by name: ``name`` and ``sha256`` of the file, or of the detector's tensors.
+        caveat: why these images do not measure what a refiner gains, where they do not.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Found:
     before: Mapping[str, Rows] = field(default_factory=dict)
     refined: Rows | None = None
     inputs: Mapping[str, dict[str, str]] = field(default_factory=dict)
+    caveat: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def of_results(path: Path, rows: Rows) -> Found:
 def of_detector(detector: "Detector", data: CocoData, link: "Link", *, batch_size: int = 1, workers: int = 0) -> Found:
     """The detections of a live detector, from one forward pass, and those of the swaps that need its scores."""
     from refinebox.analysis import oracle
+    from refinebox.evaluation.doubts import no_measure
 
     rows = oracle.swapped_rows(
         detector, data, link, swaps=tuple(oracle.CHANGES), batch_size=batch_size, workers=workers
@@ -160,7 +163,8 @@ def of_detector(detector: "Detector", data: CocoData, link: "Link", *, batch_siz
     before = {name: rows.pop(key) for name, key in (("none", "before"), ("box", "before_box")) if key in rows}
     name, digest = detector.profile.name, checkpoint.tensors_sha256(detector.state_dict())
     inputs = {"detector": {"name": name, "sha256": digest}}
-    return Found(name, rows, (oracle.MATCHING_RULE, oracle.SCORE_RULE, LIVE_RULE), before, inputs=inputs)
+    rules = (oracle.MATCHING_RULE, oracle.SCORE_RULE, LIVE_RULE)
+    return Found(name, rows, rules, before, inputs=inputs, caveat=no_measure(detector, data) if before else None)
 
 
 def described(path: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import os
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from typing import Any, TextIO, cast
@@ -13,18 +13,26 @@ from rich.measure import Measurement
 from rich.table import Table
 
 
-def show(table: Table, width: int = 120) -> None:
+def show(table: Table, width: int = 120, *, whole: bool = True) -> list[str]:
     """Prints a table as wide as the terminal is; elsewhere ``width`` characters, for a table that is cut is no use.
 
     Where the terminal, or what COLUMNS says of it, is too narrow for a table of numbers, its columns stand below one
-    another.
+    another; unless ``whole``, those that do not fit are left out. Their heads are returned.
     """
     console = Console()
     if not console.is_terminal and columns_named() is None:
         Console(width=width).print(table)
-        return
-    for part in fitting(table, console):
+        return []
+    parts = fitting(table, console)
+    shown = parts if whole else parts[:1]
+    for part in shown:
         console.print(part)
+    return [str(column.header) for part in parts[len(shown) :] for column in part.columns[1:]]
+
+
+def offered(what: Sequence[str]) -> str:
+    """The line that says what a command shows with -v."""
+    return "-v shows " + " and ".join(filter(None, (", ".join(what[:-1]), what[-1])))
 
 
 def fitting(table: Table, console: Console) -> list[Table]:
@@ -131,7 +139,7 @@ class Patient:
 def patient_streams() -> Iterator[None]:
     """Standard output and error never stop what is done inside."""
     old = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as nowhere:  # for streams that were closed before Python began
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # for streams that were closed before Python began
         sys.stdout, sys.stderr = (cast(TextIO, Patient(stream or nowhere)) for stream in old)
         try:
             yield

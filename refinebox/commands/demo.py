@@ -49,7 +49,7 @@ def run(
     from refinebox.commands.console import show
     from refinebox.data import annotations, layout, shapes
     from refinebox.detection.zoo import load_detector, weights_path
-    from refinebox.evaluation.detect import evaluate, unrefined
+    from refinebox.evaluation.detect import evaluate
     from refinebox.evaluation.link import Link
     from refinebox.files import checkpoint
     from refinebox.refinement.upgraded import apply, load
@@ -84,8 +84,7 @@ def run(
 
     model = load(upgraded)
     metrics = evaluate(model, validation, link, batch_size=chosen.batch_size)
-    title = "The upgraded checkpoint, on the images by which the epoch was chosen"
-    show(metrics_table(title, metrics, baseline=unrefined(metrics)))
+    show(metrics_table("The upgraded checkpoint, on the images by which the epoch was chosen", metrics))
     photos = [validation.folder / entry["file_name"] for entry in validation.images[:PICTURES]]
     predicted = predict(model, photos, output / "predictions")
     save_picture(before_and_after(model, photos), output / "before_after.png")

@@ -21,6 +21,7 @@ from refinebox.commands.options import (
     Prompt,
     Results,
     ShortSide,
+    Verbose,
     Weights,
     Workers,
 )
@@ -51,19 +52,20 @@ def evaluate(
         ),
     ] = Path("results"),
     json_file: Json = None,
+    verbose: Verbose = False,
 ) -> None:
     """AP before and after refinement, side by side, and COCO results files."""
-    from refinebox.commands.console import show
+    from refinebox.commands.console import offered, show
     from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
     from refinebox.evaluation.bootstrap import difference
     from refinebox.evaluation.detect import detect, unrefined
-    from refinebox.evaluation.doubts import doubts
+    from refinebox.evaluation.doubts import doubts, no_measure
     from refinebox.evaluation.evaluator import Evaluator, points
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.rows import to_results
     from refinebox.files import checkpoint
     from refinebox.refinement.change import change
-    from refinebox.report.metrics import metrics_table
+    from refinebox.report.metrics import categories_table, metrics_table, thresholds_table
 
     check_output_file(json_file)
     check_output_folder(output)
@@ -74,16 +76,27 @@ def evaluate(
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)
     for stage, found in rows.items():  # before anything else can fail
         checkpoint.write_json(output / f"{stage}.json", to_results(found, validation))
-    metrics = {stage: evaluate(found).metrics for stage, found in rows.items()}
+    evaluations = {stage: evaluate(found) for stage, found in rows.items()}
+    metrics = {stage: found.metrics for stage, found in evaluations.items()}
     if json_file is not None:
         checkpoint.write_json(json_file, metrics)
     for doubt in doubts(detector, validation, link, rows["before"]):
         typer.echo(f"{detector.profile.name}: {doubt}")
-    own = unrefined(rows)
+    own, caveat = unrefined(rows), no_measure(detector, validation)
+    baseline = None if caveat else own
     title = f"{detector.profile.name}: AP in points ({evaluate.backend.name})"
-    show(metrics_table(title, metrics, baseline=own), width=150)
+    hidden = show(metrics_table(title, metrics, baseline=baseline), width=150, whole=verbose)
+    if verbose:
+        show(thresholds_table(evaluations, baseline=baseline))
+        show(categories_table(validation.categories, evaluations, baseline=baseline))
     if "after" in rows and metrics["after"]["AP"] is not None:
-        luck = difference(validation, rows[own], rows["after"])
-        gain = change(points(metrics[own]), points(metrics["after"]), luck.low, luck.high)
-        typer.echo(f"AP {gain}, over {luck.resamples:,} resamples of the images")
+        before, after = points(metrics[own]), points(metrics["after"])
+        if caveat:
+            typer.echo(f"AP {before:.1f} → {after:.1f}; {caveat}")
+        else:
+            luck = difference(validation, rows[own], rows["after"])
+            gain = change(before, after, luck.low, luck.high)
+            typer.echo(f"AP {gain}, over {luck.resamples:,} resamples of the images")
+    if not verbose:
+        typer.echo(offered([*hidden, "AP at every IoU threshold", "of every category"]))
     typer.echo("wrote " + ", ".join(str(output / f"{stage}.json") for stage in rows))

@@ -63,8 +63,7 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Folder in COCO's layout: annotations/instances_*.json beside the image folders; or as a labelling tool "
-        "exports it.",
+        help="Folder in COCO's layout, annotations/ beside the image folders, or as a labelling tool exports it.",
         rich_help_panel=DATA,
     ),
 ]
@@ -96,6 +95,12 @@ Device = Annotated[
 ]
 Json = Annotated[
     Path | None, typer.Option("--json", help="Write the figures to this file too.", rich_help_panel=OUTPUT)
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Leave nothing out: all metrics, thresholds, categories, files.", rich_help_panel=OUTPUT
+    ),
 ]
 ShortSide = Annotated[
     int | None,

@@ -22,6 +22,7 @@ from refinebox.commands.options import (
     LongSide,
     Prompt,
     ShortSide,
+    Verbose,
     Weights,
     Workers,
 )
@@ -66,6 +67,7 @@ def oracle_analysis(
     html_file: Annotated[
         Path | None, typer.Option("--html", help="Write a report with pictures.", rich_help_panel=OUTPUT)
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
     from refinebox.analysis import analysis
@@ -91,12 +93,19 @@ def oracle_analysis(
         batch_size=batch_size,
         workers=workers,
     )
-    publish(done, json_file, csv_file, html_file)
+    publish(done, json_file, csv_file, html_file, verbose=verbose)
 
 
-def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None, html_file: Path | None) -> None:
+def publish(
+    analysis: "Analysis",
+    json_file: Path | None,
+    csv_file: Path | None,
+    html_file: Path | None,
+    *,
+    verbose: bool = False,
+) -> None:
     """Writes the files that are named, each whole or not at all, and prints the tables and the rules behind them."""
-    from refinebox.commands.console import show
+    from refinebox.commands.console import offered, show
     from refinebox.files import checkpoint
     from refinebox.report import tables
     from refinebox.report.headline import headline
@@ -110,11 +119,17 @@ def publish(analysis: "Analysis", json_file: Path | None, csv_file: Path | None,
         checkpoint.write_bytes(html_file, page(analysis).encode())
     for line in (*analysis.remarks, headline(analysis)):
         typer.echo(line)
-    show(tables.swaps_table(analysis), width=150)
+    hidden = show(tables.swaps_table(analysis), width=150, whole=verbose)
     typer.echo("\n".join((*analysis.found.rules, tables.NOTE, f"Evaluated by {analysis.evaluated_by}.")))
     show(tables.errors_table(analysis))
-    show(tables.categories_table(analysis))
+    if verbose:
+        show(tables.swap_thresholds_table(analysis), width=150)
+    show(tables.categories_table(analysis, None if verbose else tables.TOP))
     for line in tables.comparison_lines(analysis):
         typer.echo(line)
+    if not verbose:
+        count = len(analysis.data.categories)
+        rest = [f"all {count} categories"] if count > tables.TOP else []
+        typer.echo(offered([*hidden, "AP at every IoU threshold", *rest]))
     if written := [str(path) for path in (json_file, csv_file, html_file) if path is not None]:
         typer.echo(f"wrote {', '.join(written)}")

@@ -17,6 +17,7 @@ from refinebox.commands.options import (
     Prompt,
     Results,
     ShortSide,
+    Verbose,
     Weights,
 )
 
@@ -88,6 +89,7 @@ def predict(
     short_side: ShortSide = None,
     long_side: LongSide = None,
     device: Device = "auto",
+    verbose: Verbose = False,
 ) -> None:
     """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
     from refinebox.commands.inputs import load
@@ -108,7 +110,7 @@ def predict(
         found = to_coco(
             detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive, compare=compare
         )
-        tell(found.skipped, found.without, results)
+        tell(found.skipped, found.without, results, verbose=verbose)
         typer.echo(f"{len(found.pictures)} images: {found.results}, {output / 'pictures'}")
         passed = found.passed
     else:
@@ -124,7 +126,7 @@ def predict(
             size=part_size or PART,
             skip_done=skip_done,
         )
-        tell(written.unreadable, written.without, results)
+        tell(written.unreadable, written.without, results, verbose=verbose)
         older = f"; {written.done} were done" if skip_done else ""
         typer.echo(f"{written.images} images in {len(written.parts)} parts: {output}, shard {share}{older}")
         passed = passed_over(inputs, recursive=recursive)
@@ -140,11 +142,12 @@ def model_file(model: str, weights: Path | None) -> Path | None:
     return hub.local(model) if model.endswith(".onnx") else weights_file(model, weights)
 
 
-def tell(unreadable: Sequence[str], without: int, results: Path | None) -> None:
-    """Prints which images have no detections because something else was wrong."""
+def tell(unreadable: Sequence[str], without: int, results: Path | None, *, verbose: bool) -> None:
+    """Prints which images have no detections because something else was wrong; unless ``verbose``, the first ones."""
     if without:
         typer.echo(f"{without} images have no boxes in {results}", err=True)
-    for reason in unreadable[:MOST]:
+    told = unreadable if verbose else unreadable[:MOST]
+    for reason in told:
         typer.echo(f"skipped: {reason}", err=True)
-    if len(unreadable) > MOST:
-        typer.echo(f"skipped: {len(unreadable) - MOST} more", err=True)
+    if len(unreadable) > len(told):
+        typer.echo(f"skipped: {len(unreadable) - len(told)} more, which -v names", err=True)

@@ -41,7 +41,7 @@ def generate(folder: Path, split: str, count: int, seed: int, *, workers: int = 
             annotations.append({**known, "bbox": box, "area": area, "iscrowd": 0})
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(CATEGORIES)]
     content = {"images": [entry for entry, _ in drawn], "annotations": annotations, "categories": categories}
-    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    (folder / "annotations" / f"instances_{split}.json").write_bytes(json.dumps(content).encode())
 
 
 def _write_image(folder: Path, split: str, seed: int, index: int) -> tuple[dict[str, Any], list[Object]]:

@@ -8,6 +8,8 @@ from refinebox.detection.detector import Detector
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.plausibility import mistakes
 from refinebox.evaluation.rows import Rows, top
+from refinebox.refinement.change import held_out
+from refinebox.refinement.refined_detector import RefinedDetector
 
 
 def doubts(detector: Detector, data: CocoData, link: Link, rows: Rows) -> list[str]:
@@ -19,6 +21,19 @@ def doubts(detector: Detector, data: CocoData, link: Link, rows: Rows) -> list[s
             f"{beyond:,} detections are beyond the best {LIMIT} of a category in an image; COCO counts no more of them"
         )
     return found + [mistake.sentence for mistake in mistakes(rows, data)]
+
+
+def no_measure(detector: Detector, data: CocoData) -> str | None:
+    """Why AP in ``data`` does not measure what the refiner of an upgraded detector gains; None where it does."""
+    if not isinstance(detector, RefinedDetector):
+        return None
+    digest, origins = data.origin().get("sha256"), detector.history.get("data") or {}
+    had = [split for split in ("train", "val") if digest and (origins.get(split) or {}).get("sha256") == digest]
+    if not had:
+        return None
+    what = "the refiner learned from these images" if "train" in had else "these images chose the epoch"
+    choice = detector.history.get("choice")
+    return f"{what}, so this measures no gain{f'; held-out ones say {held_out(choice)}' if choice else ''}"
 
 
 def beforehand(detector: Detector, data: CocoData, link: Link) -> list[str]:

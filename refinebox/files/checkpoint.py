@@ -167,7 +167,7 @@ def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); copy or download it again") from error
 

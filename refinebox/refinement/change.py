@@ -17,7 +17,8 @@ def between(low: float, high: float) -> str:
 
 def held_out(choice: Mapping[str, Any]) -> str:
     """The gain on the held-out images, as a refiner's file keeps it; files before 0.2 know the difference alone."""
-    gain = choice["boxes"]
+    gain, note = choice["boxes"], ", of images that also ended the training" if choice.get("ended") else ""
+    interval = f"{between(gain['low'], gain['high'])}{note}"
     if choice.get("before") is None or choice.get("after") is None:
-        return f"{gain['mean']:+.1f} ({between(gain['low'], gain['high'])})"
-    return change(choice["before"], choice["after"], gain["low"], gain["high"])
+        return f"{gain['mean']:+.1f} ({interval})"
+    return f"{choice['before']:.1f} → {choice['after']:.1f} ({choice['after'] - choice['before']:+.1f}, {interval})"

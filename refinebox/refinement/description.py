@@ -14,6 +14,8 @@ from refinebox.refinement.proof import Proof
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import build_refiner
 
+SPLITS = {"train": "learned from", "val": "judged by"}
+
 
 def described(path: Path) -> dict[str, str]:
     """Lines about a refiner, an upgraded detector, a plain or an exported one, by what they tell.
@@ -40,6 +42,28 @@ def described(path: Path) -> dict[str, str]:
     lines |= about_detector(metadata["detector"]) if upgraded else {}
     lines |= about_refiner(refiner, about, str(path))
     return lines | about_gain(metadata)
+
+
+def details(path: Path) -> dict[str, str]:
+    """Further lines about a safetensors file that refinebox wrote: what it was made of and with, as far as it says."""
+    metadata = checkpoint.read_metadata(path)
+    detector, about = metadata.get("detector"), metadata.get("refiner") or metadata
+    listed = detector["categories"] if isinstance(detector, dict) else metadata.get("categories") or []
+    settings, data = about.get("settings") or {}, metadata.get("data") or {}
+    lines = {
+        "categories": ", ".join(f"{entry['id']} {entry['name'] or '?'}" for entry in listed),
+        "settings": ", ".join(f"{name} {value}" for name, value in settings.items() if not isinstance(value, dict)),
+        **{name: about_data(data[split]) for split, name in SPLITS.items() if split in data},
+    }
+    for name, source in (metadata.get("sources") or {}).items():
+        lines[f"{name} file"] = f"{source['file'] or 'its tensors'} (sha256 {source['sha256'][:12]})"
+    return {name: line for name, line in lines.items() if line}
+
+
+def about_data(origin: dict[str, Any]) -> str:
+    """Of the images that a refiner learned from or was judged by."""
+    file = f"{origin['file']} (sha256 {origin['sha256'][:12]}), " if "file" in origin else ""
+    return f"{file}{origin['images']:,} images, {origin['boxes']:,} boxes"
 
 
 def read_program(path: Path) -> dict[str, Any]:

@@ -26,6 +26,10 @@ class RefinedDetector(Detector):
     refiner judges the quality of its boxes. Boxes that were moved relative to their own sides are cut at the borders of
     the image in the end, with all others.
 
+    Attributes:
+        history: what is known of the refiner's training, as its file keeps it: its ``data``, and the ``choice`` that
+            held-out images made.
+
     Raises:
         ValueError: the refiner was built for other feature maps, or the detector has none or is refined already.
     """
@@ -39,6 +43,7 @@ class RefinedDetector(Detector):
         self.strides, self.channels, self.candidates = detector.strides, detector.channels, detector.candidates
         self.category_ids, self.category_names = detector.category_ids, detector.category_names
         self.takes_boxes, self.takes_text = detector.takes_boxes, detector.takes_text
+        self.history: Mapping[str, Any] = {}
         self.train(False)
 
     @property

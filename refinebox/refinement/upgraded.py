@@ -215,7 +215,9 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
         parts[part][rest] = tensor
     refiner = build_refiner(parts["refiner"], metadata["refiner"], str(path))
     detector = restored(parts["detector"], profile, builder, str(path))
-    return RefinedDetector(detector, refiner, metadata["refiner"]["top"])
+    model = RefinedDetector(detector, refiner, metadata["refiner"]["top"])
+    model.history = {name: metadata.get(name) or {} for name in ("data", "choice")}
+    return model
 
 
 def restored(tensors: dict[str, Tensor], profile: Profile, builder: str | None, where: str) -> Detector:

@@ -43,7 +43,7 @@ def page(analysis: Analysis) -> str:
         _class_table(analysis),
         _section("What was read", _inputs(analysis)),
     ]
-    style, script = ((files("refinebox.report") / name).read_text() for name in ("page.css", "page.js"))
+    style, script = ((files("refinebox.report") / name).read_text("utf-8") for name in ("page.css", "page.js"))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -87,12 +87,15 @@ def _tiles(analysis: Analysis) -> str:
             "AP with perfect boxes": tables.points(comparison.perfect_box.metrics["AP"]),
             "of the headroom closed": "–" if closed is None else f"{100 * closed:.0f} %",
         }
+        if analysis.found.caveat:
+            del tiles["of the headroom closed"]
     if not analysis.found.before:  # else the swaps start from refined boxes
         tiles[f"AP with perfect boxes where IoU ≥ {analysis.min_iou:.2f}"] = ap["box_from_iou"]
     tiles["AP with perfect classes"] = ap["class"]
-    baseline = next(iter(tiles.values()))
+    baseline, plain = next(iter(tiles.values())), {"AP refined"} if analysis.found.caveat else ()
     shown = "".join(
-        f'<div class="tile"><b>{value}</b>{_gain(value, baseline)}{escape(name)}</div>' for name, value in tiles.items()
+        f'<div class="tile"><b>{value}</b>{"" if name in plain else _gain(value, baseline)}{escape(name)}</div>'
+        for name, value in tiles.items()
     )
     return f'<div class="tiles">{shown}</div>{_soft(*tables.comparison_lines(analysis))}'
 

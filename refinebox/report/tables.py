@@ -12,7 +12,7 @@ from refinebox.analysis.analysis import Analysis
 from refinebox.analysis.tide import MEANINGS
 from refinebox.evaluation.evaluator import Metrics
 from refinebox.refinement.change import change
-from refinebox.report.metrics import metrics_table
+from refinebox.report.metrics import metrics_table, thresholds_table
 
 NOTE = (
     "Gains do not add up, and not to 100: a detection counts only when its class, its box and its rank are all good "
@@ -29,6 +29,11 @@ def swaps_table(analysis: Analysis) -> Table:
     return metrics_table(title, titles, baseline="as is")
 
 
+def swap_thresholds_table(analysis: Analysis) -> Table:
+    """AP at each IoU threshold after each swap."""
+    return thresholds_table({swap.title: analysis.evaluations[swap.name] for swap in analysis.swaps})
+
+
 def errors_table(analysis: Analysis) -> Table:
     """TIDE's errors: how many there are, and what they cost."""
     title = f"TIDE's errors in the 100 best of each image, AP50 {analysis.errors['AP50']:.1f}"
@@ -41,9 +46,10 @@ def errors_table(analysis: Analysis) -> Table:
     return table
 
 
-def categories_table(analysis: Analysis) -> Table:
-    """The categories that gain most from perfect boxes."""
-    table = Table(title=f"AP of the {TOP} categories that gain most from perfect boxes", title_justify="left")
+def categories_table(analysis: Analysis, most: int | None = TOP) -> Table:
+    """The categories, those that gain most from perfect boxes first: so many of them, or all."""
+    which = "each category" if most is None else f"the {most} categories that gain most from perfect boxes"
+    table = Table(title=f"AP of {which}", title_justify="left")
     shown = ("none", "box", "class", "both")
     table.add_column("")
     for swap in analysis.swaps:
@@ -51,7 +57,7 @@ def categories_table(analysis: Analysis) -> Table:
             table.add_column(swap.title, justify="right")
     rows = [row for row in per_class(analysis) if row["swaps"]["none"]["AP"] is not None]
     rows.sort(key=lambda row: row["swaps"]["none"]["AP"] - row["swaps"]["box"]["AP"])
-    for row in rows[:TOP]:
+    for row in rows[:most]:
         values = (row["swaps"][swap.name]["AP"] for swap in analysis.swaps if swap.name in shown)
         table.add_row(row["name"], *(f"{value:.1f}" for value in values))
     return table
@@ -67,6 +73,8 @@ def comparison_lines(analysis: Analysis) -> list[str]:
     interval = found.interval
     if before is None or after is None:
         return ["Refined: there is no object by which AP could be told."]
+    if analysis.found.caveat:
+        return [f"Refined: AP {before:.1f} → {after:.1f}; {analysis.found.caveat}."]
     return [
         f"Refined: AP {change(before, after, interval.low, interval.high)}, over {interval.resamples:,} resamples of "
         f"the images; perfect boxes {points(found.perfect_box.metrics['AP'])}: {share}."

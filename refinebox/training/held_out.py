@@ -41,6 +41,7 @@ class Choice:
         before, after: AP in points of the detector's boxes, cut alike, and of the moved ones; None in older files.
         vote: whether the candidates that suppression drops shall move the boxes that it keeps.
         votes: gain by that; None where nothing is suppressed.
+        ended: whether these images also said when to stop the training.
     """
 
     images: int
@@ -52,6 +53,7 @@ class Choice:
     after: float | None = None
     vote: bool = False
     votes: Interval | None = None
+    ended: bool = False
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Self | None:
@@ -167,7 +169,7 @@ def conclude(
     voting = None
     if held_out is not None:
         choice = choose(detector, refiner, held_out, links[0], asked)
-        history["choice"] = asdict(choice)
+        history["choice"] = asdict(replace(choice, ended=settings.growing))
         refiner.quality = refiner.quality if choice.rescore else None
         voting = voter(detector) if choice.refine and choice.vote else None
     if refiner.quality is not None or voting is not None:

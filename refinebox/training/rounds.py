@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.progress import tell
-from refinebox.refinement.change import change
 from refinebox.training.learner import Learner
 from refinebox.training.run import Run
 from refinebox.training.settings import ROUNDS, Settings
@@ -29,8 +28,8 @@ def finished(run: Run, learner: Learner, settings: Settings, judge: Judge) -> bo
         run.save(learner)
     if number == 0:
         return progress.epoch == settings.epochs
-    risen = change(*progress.rounds[-2:])
-    if progress.rounds[-1] - progress.rounds[-2] < RISE:
-        tell(f"{progress.epoch} epochs are enough: held-out AP {risen} in the last round")
+    earlier, last = progress.rounds[-2:]
+    if last - earlier < RISE:
+        tell(f"{progress.epoch} epochs are enough: held-out AP is {last:.1f}, and was {earlier:.1f} a round before")
         return True
     return progress.epoch == settings.epochs

@@ -13,11 +13,9 @@ from refinebox.data.annotations import CocoData
 from refinebox.data.input_format import InputFormat
 from refinebox.detection.description import describe
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.detect import unrefined
 from refinebox.evaluation.evaluator import Metrics, points
 from refinebox.files import checkpoint
 from refinebox.progress import tell
-from refinebox.refinement.change import change
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
 from refinebox.training import resume
@@ -243,7 +241,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         checkpoint.write_json(path, config)
         return
     try:
-        old = json.loads(path.read_text())
+        old = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
     old = {name: asdict(FIRST)[name] for name in NEW} | old  # as version 0.1.0 had them without saying so
@@ -267,7 +265,7 @@ def forget_after(output: Path, epoch: int) -> None:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The content of a file of JSON lines; none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
@@ -276,11 +274,10 @@ def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
 
 
 def sentence(line: Mapping[str, Any], epochs: int) -> str:
-    """One epoch in one line for people."""
+    """One epoch in one line for people; AP without a difference, for these images choose the epoch."""
     weights = better_weights(line)
-    before, after = points(line[unrefined(line)]), points(line[weights])
     note = " with averaged weights" if weights == "averaged" else ""
-    reached = f"loss {line['loss']:.3f}, AP {change(before, after)}{note}, {line['seconds']:.0f} s"
+    reached = f"loss {line['loss']:.3f}, validation AP {points(line[weights]):.1f}{note}, {line['seconds']:.0f} s"
     text = f"epoch {line['epoch']}/{epochs}: {reached}"
     if count := line.get("unreadable"):
         images = "1 image" if count == 1 else f"{count} images"

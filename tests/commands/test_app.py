@@ -91,15 +91,39 @@ def test_every_command_explains_itself(command: str) -> None:
 def test_a_file_is_described(refiner_file: Path, upgraded: Path, detector_file: Path, tmp_path: Path) -> None:
     lines = done("info", refiner_file).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        *("kind", "architecture", "reads", "parameters", "trained on", "validation AP")
+        *("kind", "architecture", "reads", "parameters", "trained on", "validation AP", "-v shows settings")
     ]
     parts = "pyramid with output convolutions, head reads mean, area 1 x the box in 7 x 7 cells, logit moves; 3 steps"
     assert lines[1] == f"architecture:  published: {parts}"
-    assert lines[-1] == "validation AP: 40.0 → 41.2, by which the epoch was chosen"
+    assert lines[-2] == "validation AP: 40.0 → 41.2, by which the epoch was chosen"
     assert "detector:      tiny (dab_detr), 6 categories\n" in done("info", upgraded)
     assert done("info", detector_file).splitlines()[0] == "kind:     detector"
     line = the_line(run("info", tmp_path / "none.safetensors"))
     assert line == f"refinebox: no checkpoint at {tmp_path / 'none.safetensors'}; check the path"
+
+
+def test_images_that_chose_the_epoch_show_no_gain(
+    detector: Detector, detector_file: Path, shapes_folder: Path, validation: CocoData, tmp_path: Path
+) -> None:
+    refiner, better, page = (tmp_path / name for name in ("best.safetensors", "better.safetensors", "report.html"))
+    torch.manual_seed(5)
+    metrics = dict.fromkeys(METRICS, 40.0)
+    data = {"train": {"images": 6, "boxes": 32}, "val": validation.origin()}
+    history = {"epoch": 1, "before": metrics, "after": metrics, "data": data}
+    write_refiner(refiner, Refiner(detector.channels, detector.strides), detector, asdict(Settings()), history)
+    done("apply", "--detector", detector_file, "--refiner", refiner, "--output", better)
+    line = r"AP [\d.]+ → [\d.]+; these images chose the epoch, so this measures no gain"
+    shown = done("eval", better, "--data", shapes_folder, "-v")
+    assert re.search(rf"^{line}$", shown, re.MULTILINE)
+    assert not re.search(r"\([+-]", shown)
+    shown = done("oracle-analysis", "--detector", better, "--data", shapes_folder, "--html", page)
+    assert re.search(rf"^Refined: {line}\.$", shown, re.MULTILINE)
+    assert "of the headroom closed" not in page.read_text(encoding="utf-8")
+
+    others = tmp_path / "others.json"  # the same images, but not the file that chose
+    others.write_text(json.dumps(json.loads(validation.source.read_text())) + "\n")  # type: ignore[union-attr]
+    shown = done("eval", better, "--annotations", others, "--images", validation.folder)
+    assert re.search(r"^AP [\d.]+ → [\d.]+ \([+-][\d.]+, 95 %: .*\), over 1,000 resamples", shown, re.MULTILINE)
 
 
 def test_there_must_be_something_to_apply(detector_file: Path, tmp_path: Path) -> None:

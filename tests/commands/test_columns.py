@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ def too_wide(text: str) -> list[str]:
 def test_help_fits(command: Sequence[str]) -> None:
     shown = done(*command, "--help")
     assert too_wide(shown) == []
+    assert "…" not in shown  # nothing is cut
     assert shown.count("Usage: ") == 1
     for name in COMMANDS if not command else options(COMMANDS[command[0]]):
         assert name in shown
@@ -102,6 +104,64 @@ def test_what_commands_print_fits() -> None:
     assert ends["apply"] == "next: refinebox eval better.safetensors --data DATA"
     assert ends["eval"] == f"wrote {Path('results/before.json')}, {Path('results/after.json')}"
     assert ends["predict"].startswith("4 images: ")
+
+
+UPGRADE = ("apply", "--detector", "d.safetensors", "--refiner", "r.safetensors", "--output", "u.safetensors")
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.skipif(sys.platform == "win32", reason="links to folders need rights on Windows")
+@pytest.mark.parametrize(
+    ("words", "offer", "more"),
+    [
+        (
+            "eval u.safetensors --data data",
+            "APl, AR, AP at every IoU threshold and of every category",
+            ["APl", "AR", "0.50", "0.95", "ellipse", "cross"],
+        ),
+        (
+            "oracle-analysis --results results.json --data data",
+            "APm, APl, AR and AP at every IoU threshold",
+            ["APm", "AR", "0.95"],
+        ),
+        ("info u.safetensors", "categories, detector file and refiner file", ["6 cross", "r.safetensors (sha256 "]),
+    ],
+    ids=["eval", "oracle-analysis", "info"],
+)
+def test_what_does_not_fit_is_offered_and_shown(words: str, offer: str, more: list[str]) -> None:
+    done(*UPGRADE)
+    compact, whole = done(*words.split()), done(*words.split(), "-v")
+    assert compact.count(f"-v shows {offer}\n") == 1
+    assert "-v shows" not in whole
+    for text in (compact, whole):
+        assert too_wide(text) == []
+        assert "…" not in text
+    kept = compact.replace(f"-v shows {offer}\n", "")
+    assert [word for word in more if word in kept] == []
+    assert [word for word in more if word not in whole] == []
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.skipif(sys.platform == "win32", reason="links to folders need rights on Windows")
+def test_a_wide_place_has_room_for_every_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    done(*UPGRADE)
+    monkeypatch.delenv("COLUMNS")
+    shown = done("eval", "u.safetensors", "--data", "data")
+    assert "AR" in shown
+    assert "-v shows AP at every IoU threshold and of every category\n" in shown
+
+
+@pytest.mark.usefixtures("_files")
+@pytest.mark.skipif(sys.platform == "win32", reason="links to folders need rights on Windows")
+def test_of_many_broken_images_some_are_named_and_with_v_all() -> None:
+    Path("broken").mkdir()
+    for number in range(12):
+        Path(f"broken/{number}.jpg").write_text("no image")
+    shutil.copy("data/val/000000.jpg", "broken/whole.jpg")
+    told = run("predict", "d.safetensors", "broken").stderr
+    assert told.count("is not a readable image") == 10
+    assert told.endswith("\nskipped: 2 more, which -v names\n")
+    assert run("predict", "d.safetensors", "broken", "-v").stderr.count("skipped: ") == 12
 
 
 @pytest.mark.usefixtures("_eighty")

@@ -8,8 +8,10 @@ import pytest
 from refinebox.data.annotations import CocoData
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
-from refinebox.evaluation.doubts import beforehand, doubts
+from refinebox.evaluation.doubts import beforehand, doubts, no_measure
 from refinebox.evaluation.link import Link
+from refinebox.refinement.refined_detector import RefinedDetector
+from refinebox.refinement.refiner import Refiner
 
 
 def test_nothing_is_said_of_what_can_be_right(detector: Detector, validation: CocoData) -> None:
@@ -34,6 +36,26 @@ def test_more_objects_than_queries_are_told(detector: Detector, validation: Coco
     assert sentence.startswith("1 images have more objects than the 12 queries of the detector, which cannot find ")
     detector.profile = replace(detector.profile, choice=Choice("suppression"))
     assert beforehand(detector, data, Link.between(detector, data)) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "what"),
+    [("val", "these images chose the epoch"), ("train", "the refiner learned from these images"), (None, None)],
+)
+def test_images_that_chose_or_taught_measure_no_gain(
+    split: str | None, what: str | None, detector: Detector, training: CocoData, validation: CocoData
+) -> None:
+    model = RefinedDetector(detector, Refiner(detector.channels, detector.strides))
+    assert no_measure(model, validation) is None  # a refiner that does not say where it comes from
+    origin = {"file": "other.json", "sha256": "0" * 64, "images": 4, "boxes": 23}
+    model.history = {"data": {"train": origin, "val": origin, **({split: validation.origin()} if split else {})}}
+    assert no_measure(model, validation) == (what and f"{what}, so this measures no gain")
+    assert no_measure(model, training) is None
+    assert no_measure(detector, validation) is None
+    choice = {"boxes": {"mean": 2.0, "low": 1.0, "high": 3.0}, "before": 50.0, "after": 52.0}
+    model.history = {**model.history, "choice": choice}
+    told = f"{what}, so this measures no gain; held-out ones say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0)"
+    assert no_measure(model, validation) == (told if what else None)
 
 
 def test_detections_that_coco_does_not_count_are_told(detector: Detector, validation: CocoData) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from documents import BLOCKS
 from invocation import done
 from torch import Tensor, nn
 
@@ -119,6 +121,24 @@ def test_torch_alone_runs_its_own_kind(folder: Path, model: RefinedDetector, tmp
     assert (finished.returncode, finished.stdout) == (0, "exported refiner False\n"), finished.stderr
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     torch.testing.assert_close(found["refined_boxes"], wanted, atol=1e-3, rtol=0)
+
+
+def test_the_lines_of_the_document_run(
+    folder: Path, model: RefinedDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/export.md says how torch runs a file; what compiles it for minutes is stood in for."""
+    images, sizes, boxes, scores, wanted = queries(model, 73, 51)
+    compiled: list[Any] = []
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", lambda *given, **named: compiled.append(named))
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "refiner.pt2", "better.pt2")
+    maps = [images, *model.detector.features(images, sizes)]
+    names: dict[str, Any] = {"given": (maps, boxes, sizes, scores)}
+    for block in BLOCKS:
+        if block.language == "python" and block.document == "docs/export.md" and "torch.export" in block.code:
+            exec(compile(block.code.replace("images, sizes", "*given"), "export.md", "exec"), names)
+    torch.testing.assert_close(names["outputs"]["refined_boxes"], wanted, atol=1e-3, rtol=0)
+    assert compiled == [{"package_path": "compiled.pt2"}]
 
 
 def test_files_say_what_they_are(folder: Path, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 import pytest
 
 from refinebox.commands.console import show
-from refinebox.evaluation.evaluator import METRICS, Metrics
-from refinebox.report.metrics import metrics_table
+from refinebox.evaluation.evaluator import METRICS, Evaluation, Metrics
+from refinebox.report.metrics import categories_table, metrics_table, thresholds_table
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,25 @@ def test_rows_above_the_baseline_have_no_gains(capsys: pytest.CaptureFixture[str
     show(metrics_table("eval", rows, baseline="cut"), width=150)
     text = capsys.readouterr().out
     assert [row_of(text, name)[1] for name in rows] == ["10.0", "11.0", "13.0 (+2.0)"]
+
+
+def test_without_a_baseline_nothing_is_a_gain(capsys: pytest.CaptureFixture[str]) -> None:
+    show(metrics_table("eval", {"before": metrics(), "after": metrics(AP=13.0)}), width=150)
+    assert row_of(capsys.readouterr().out, "after") == ["after", "13.0", *["10.0"] * 6]
+
+
+def test_thresholds_and_categories_have_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {
+        name: Evaluation(metrics(), {1: metrics(AP=ap), 2: metrics(AP=None)}, {0.5: ap + 5, 0.95: None})
+        for name, ap in (("before", 40.0), ("cut", 41.0), ("after", 43.5))
+    }
+    show(thresholds_table(found, baseline="cut"))
+    show(categories_table({1: "star", 2: "ring"}, found, baseline="cut"))
+    text = capsys.readouterr().out
+    assert row_of(text, "0.50") == ["0.50", "45.0", "46.0", "48.5 (+2.5)"]
+    assert row_of(text, "0.95") == ["0.95", "–", "–", "–"]
+    assert row_of(text, "star") == ["star", "40.0", "41.0", "43.5 (+2.5)"]
+    assert row_of(text, "ring") == ["ring", "–", "–", "–"]
 
 
 def test_a_value_that_does_not_exist_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:

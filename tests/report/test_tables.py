@@ -39,6 +39,12 @@ def test_the_terminal_shows_every_figure(compared: Analysis, capsys: pytest.Capt
     assert re.search(r"Refined: AP [\d.]+ → [\d.]+ \(\+[\d.]+, 95 %: \+[\d.]+ to \+[\d.]+\), over 1,000 ", shown)
 
 
+def test_what_chose_the_refiner_shows_no_gain(compared: Analysis) -> None:
+    caveat = "these images chose the epoch, so this measures no gain"
+    [line] = tables.comparison_lines(replace(compared, found=replace(compared.found, caveat=caveat)))
+    assert re.fullmatch(rf"Refined: AP [\d.]+ → [\d.]+; {caveat}\.", line)
+
+
 def test_json_holds_everything(compared: Analysis) -> None:
     content = json.loads(json.dumps(tables.to_json(compared)))
     assert list(content["swaps"])[:4] == ["none", "class", "box", "both"]

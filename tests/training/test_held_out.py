@@ -240,6 +240,8 @@ def test_the_verdict_tells_what_was_chosen_and_why() -> None:
     )
     known = Choice(80, True, False, good, before=50.0, after=52.0)
     assert "that were held out say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0) (a" in report(2.0, known)
+    ended = report(2.0, replace(known, ended=True))
+    assert "say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0, of images that also ended the training) (a" in ended
     refused = report(2.0, Choice(20, False, False, bad), far=0.34)
     assert ": the refiner is NOT WORTH applying as far as can be told (34 % of the objects had no predicted" in refused
     assert "20 held-out images tell little; --held-out takes a larger share" in refused

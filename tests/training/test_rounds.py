@@ -79,7 +79,7 @@ def test_it_ends_where_a_round_brings_no_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(detector, pieces, validation, tmp_path / "run", held_out, monkeypatch) == epochs
-    told = f"{epochs} epochs are enough: held-out AP {held_out[-2]} → {held_out[-1]} ("
+    told = f"{epochs} epochs are enough: held-out AP is {held_out[-1]}, and was {held_out[-2]} a round before\n"
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["growing"]
 
