@@ -61,6 +61,10 @@ class BiFpn(nn.Module):
             nn.ModuleList(Fusion(2 if level == count - 1 else 3) for level in range(1, count)) for _ in range(repeats)
         )
 
+    def where_read(self, features: Sequence[Tensor], stride: int) -> list[Tensor]:
+        """Its normalisation needs whole maps."""
+        return self(features)
+
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         maps = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         for down, up in zip(self.down, self.up, strict=True):

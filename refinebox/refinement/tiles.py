@@ -56,7 +56,7 @@ class TiledLevel:
         return F.interpolate(self.above, size=self.sides, mode="nearest")
 
     def _ended(self, merged: Tensor, padding: int) -> Tensor:
-        return F.conv2d(merged, self.output.weight, self.output.bias, padding=padding)
+        return F.conv2d(merged, self.output.weight, self.output.bias, padding=padding, groups=self.output.groups)
 
     def _fill(self, missing: Tensor) -> None:
         """Computes these tiles, each from its cells and a rim of one."""
