@@ -88,7 +88,7 @@ def train(
         typer.Option(
             metavar="N|auto",
             parser=number_of_epochs,
-            help="Passes over the training images, or auto: until held-out images gain no more. Default 12.",
+            help="Passes over the training images, or auto: until images that decide gain no more. Default 12.",
             rich_help_panel=RECIPE,
         ),
     ] = None,

@@ -8,7 +8,7 @@ from refinebox.detection.detector import Detector
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.plausibility import mistakes
 from refinebox.evaluation.rows import Rows, top
-from refinebox.refinement.change import held_out
+from refinebox.refinement.change import decided, deciding
 from refinebox.refinement.refined_detector import RefinedDetector
 
 
@@ -33,7 +33,7 @@ def no_measure(detector: Detector, data: CocoData) -> str | None:
         return None
     what = "the refiner learned from these images" if "train" in had else "these images chose the epoch"
     choice = detector.history.get("choice")
-    return f"{what}, so this measures no gain{f'; held-out ones say {held_out(choice)}' if choice else ''}"
+    return f"{what}, so this measures no gain{f'; {deciding(choice)} say {decided(choice)}' if choice else ''}"
 
 
 def beforehand(detector: Detector, data: CocoData, link: Link) -> list[str]:

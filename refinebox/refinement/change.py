@@ -15,9 +15,23 @@ def between(low: float, high: float) -> str:
     return f"95 %: {low:+.1f} to {high:+.1f}"
 
 
-def held_out(choice: Mapping[str, Any]) -> str:
-    """The gain on the held-out images, as a refiner's file keeps it; files before 0.2 know the difference alone."""
-    gain, note = choice["boxes"], ", of images that also ended the training" if choice.get("ended") else ""
+def deciding(choice: Mapping[str, Any]) -> str:
+    """Which images decided whether a refiner is worth applying, as its file knows it."""
+    if choice.get("known") is None:
+        return f"{choice['images']} training images that were held out"
+    return (
+        f"{choice['images']} validation images, as the detector knows held-out training images by heart (AP "
+        f"{choice['known']:.1f} there),"
+    )
+
+
+def decided(choice: Mapping[str, Any]) -> str:
+    """The gain on these images; files before 0.2 know the difference alone."""
+    gain, note = choice["boxes"], ""
+    if choice.get("known") is not None:
+        note = ", of images that also chose the epoch"
+    elif choice.get("ended"):
+        note = ", of images that also ended the training"
     interval = f"{between(gain['low'], gain['high'])}{note}"
     if choice.get("before") is None or choice.get("after") is None:
         return f"{gain['mean']:+.1f} ({interval})"

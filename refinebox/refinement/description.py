@@ -7,7 +7,7 @@ from typing import Any
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
-from refinebox.refinement.change import held_out
+from refinebox.refinement.change import decided, deciding
 from refinebox.refinement.cost import parameters
 from refinebox.refinement.exported import METADATA_KEY, read_exported
 from refinebox.refinement.proof import Proof
@@ -130,7 +130,7 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
 
 
 def about_gain(metadata: dict[str, Any]) -> dict[str, str]:
-    """What validation and held-out images said, where the file knows it."""
+    """What validation images and those that decide said, where the file knows it."""
     lines = {}
     before, cut, after = ((metadata.get(name) or {}).get("AP") for name in ("before", "clipped", "after"))
     if before is not None and after is not None:
@@ -140,5 +140,5 @@ def about_gain(metadata: dict[str, Any]) -> dict[str, str]:
         verdict = "apply" if choice["refine"] else "do not apply"
         if choice.get("vote"):
             verdict += ", and vote"
-        lines["held-out AP"] = f"{held_out(choice)} on {choice['images']} training images, so {verdict}"
+        lines["verdict"] = f"{deciding(choice)} say {decided(choice)}, so {verdict}"
     return lines

@@ -16,7 +16,7 @@ from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
 from refinebox.files import checkpoint, hub
 from refinebox.files.download import fetch
-from refinebox.refinement.change import change, held_out
+from refinebox.refinement.change import change, decided, deciding
 from refinebox.refinement.exported import open_exported
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner_file import build_refiner, load_refiner_and_history
@@ -181,8 +181,7 @@ def check_history(history: dict[str, Any], detector: Detector, refiner_file: Pat
     choice = history.get("choice")
     if choice is not None and not choice["refine"]:
         raise ValueError(
-            f"{refiner_file} is not worth applying by AP on {choice['images']} held-out training images, "
-            f"{held_out(choice)}; "
+            f"{refiner_file} is not worth applying: {deciding(choice)} say {decided(choice)}; "
             f"{'leave out --refiner and pass --voting, which pays there, ' if choice.get('vote') else ''}"
             "train it longer or on more images, or pass --force"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import refinebox
-from refinebox.refinement.change import held_out
+from refinebox.refinement.change import decided, deciding
 
 NAME = "README.md"
 UNKNOWN = "unknown"
@@ -150,10 +150,8 @@ def gains(metadata: Mapping[str, Any]) -> str:
     before, cut, after = (metadata.get(name) or {} for name in ("before", "clipped", "after"))
     lines = []
     if choice := metadata.get("choice"):
-        lines.append(
-            f"On {choice['images']} images that the refiner did not learn from: AP **{held_out(choice)}**. A detector "
-            "that was trained on these images looks better there than it is."
-        )
+        flattery = "" if choice.get("known") else " A detector that was trained on these looks better there than it is."
+        lines.append(f"What {deciding(choice)} say: AP **{decided(choice)}**.{flattery}")
     known = [name for name, value in after.items() if value is not None and before.get(name) is not None]
     if known:
         lines.append("On the validation images, by which the epoch was chosen (AP in points, IoU 0.50 to 0.95):")

@@ -1,4 +1,4 @@
-"""Is the refiner worth it? Decided on training images that it never learned from, by a paired interval above zero."""
+"""Is the refiner worth it? Decided on images that it never learned from, by a paired interval above zero."""
 
 import random
 from collections.abc import Mapping
@@ -26,14 +26,15 @@ from refinebox.training.quality import train_quality
 from refinebox.training.settings import Settings
 
 FEWEST, MOST = 10, 1000  # images that are held out; an interval over fewer says nothing, more say nothing new
+BY_HEART = 10.0  # points of AP by which a detector is better on images than on unseen ones, if it learned them by heart
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the held-out images say.
+    """What the held-out images say, or validation images where the detector knows the held-out ones by heart.
 
     Attributes:
-        images: how many there are.
+        images: how many decided.
         refine: whether the refiner is worth applying.
         rescore: whether its quality head is, too.
         boxes: gain of AP by the moved boxes over the detector's own, cut at the borders alike.
@@ -42,6 +43,7 @@ class Choice:
         vote: whether the candidates that suppression drops shall move the boxes that it keeps.
         votes: gain by that; None where nothing is suppressed.
         ended: whether these images also said when to stop the training.
+        known: the detector's AP on the held-out images, where it knows them by heart; else None.
     """
 
     images: int
@@ -54,6 +56,7 @@ class Choice:
     vote: bool = False
     votes: Interval | None = None
     ended: bool = False
+    known: float | None = None
 
     @classmethod
     def read(cls, metadata: Mapping[str, Any]) -> Self | None:
@@ -65,13 +68,15 @@ class Choice:
 
     def __str__(self) -> str:
         """A clause for the verdict."""
-        text = f"{self.images} training images that were held out say {change.held_out(asdict(self))}"
+        text = f"{change.deciding(asdict(self))} say {change.decided(asdict(self))}"
         if self.scores is not None:
             scores = f"{self.scores.mean:+.1f} ({change.between(self.scores.low, self.scores.high)})"
             text += f", and its scores {scores}, so they are {'kept' if self.rescore else 'left alone'}"
         if self.votes is not None:
             votes = f"{self.votes.mean:+.1f} ({change.between(self.votes.low, self.votes.high)})"
             text += f", and box voting {votes}, so suppressed candidates {'vote' if self.vote else 'do not vote'}"
+        if self.known is not None:
+            return text
         return f"{text} (a detector that was trained on these images looks better there than it is)"
 
 
@@ -150,7 +155,8 @@ def conclude(
 ) -> None:
     """Trains the quality head if it is asked for, chooses, and writes both into the refiner's file at ``path``.
 
-    Without held-out images nothing is chosen: the head, if it is asked for, is kept. Images that cannot be read are
+    Without held-out images nothing is chosen: the head, if it is asked for, is kept. Where the detector knows these by
+    heart, validation images choose. Images that cannot be read are
     told, as they count as missed before and after alike; where ``strict`` they are an error.
     """
     distributed.gathered([])  # until the first process has written the file
@@ -168,8 +174,10 @@ def conclude(
         refiner.quality = train_quality(detector, refiner, learned, links[0], settings.seed, batch_size, workers)
     voting = None
     if held_out is not None:
-        choice = choose(detector, refiner, held_out, links[0], asked)
-        history["choice"] = asdict(replace(choice, ended=settings.growing))
+        choice = replace(choose(detector, refiner, held_out, links[0], asked), ended=settings.growing)
+        if by_heart(choice.before, (history.get("clipped") or history["before"])["AP"]):
+            choice = replace(choose(detector, refiner, validation, links[1], asked), known=choice.before)
+        history["choice"] = asdict(choice)
         refiner.quality = refiner.quality if choice.rescore else None
         voting = voter(detector) if choice.refine and choice.vote else None
     if refiner.quality is not None or voting is not None:
@@ -183,8 +191,16 @@ def conclude(
     distributed.gathered([])
 
 
-def choose(detector: Detector, refiner: Refiner, held_out: CocoData, link: Link, asked: Mapping[str, Any]) -> Choice:
-    """What the held-out images say, from one pass: of the refiner, of its quality head if it has one, and of voting.
+def by_heart(seen: float | None, unseen: float | None) -> bool:
+    """Whether a detector of these APs on training and on validation images (None without objects) knows the former.
+
+    Then there is nothing to mend in its boxes there, and a refiner that mends those of other images looks useless.
+    """
+    return seen is not None and unseen is not None and seen - unseen > BY_HEART
+
+
+def choose(detector: Detector, refiner: Refiner, images: CocoData, link: Link, asked: Mapping[str, Any]) -> Choice:
+    """What ``images`` say, from one pass: of the refiner, of its quality head if it has one, and of voting.
 
     Each is judged on top of what was chosen before it: voting for the boxes and scores that there will be, be they
     refined and rescored or the detector's own.
@@ -193,16 +209,16 @@ def choose(detector: Detector, refiner: Refiner, held_out: CocoData, link: Link,
     plain.quality = None
     others = {} if refiner.quality is None else {"rescored": refiner}
     model = RefinedDetector(detector, plain)
-    rows = detect(model, held_out, link, others=others, voter=voter(detector), **asked)
+    rows = detect(model, images, link, others=others, voter=voter(detector), **asked)
     own = rows[unrefined(rows)]
-    boxes = difference(held_out, own, rows["after"])
-    scores = difference(held_out, rows["after"], rows["rescored"]) if "rescored" in rows else None
+    boxes = difference(images, own, rows["after"])
+    scores = difference(images, rows["after"], rows["rescored"]) if "rescored" in rows else None
     refine, rescore = boxes.low > 0, scores is not None and scores.low > 0
     final = ("rescored" if rescore else "after") if refine else "before"
-    votes = difference(held_out, rows[final], rows[f"{final} voted"]) if f"{final} voted" in rows else None
-    before, after = (points(coco_ap(held_out, found)) for found in (own, rows["after"]))
+    votes = difference(images, rows[final], rows[f"{final} voted"]) if f"{final} voted" in rows else None
+    before, after = (points(coco_ap(images, found)) for found in (own, rows["after"]))
     vote = votes is not None and votes.low > 0
-    return Choice(len(held_out.images), refine, rescore, boxes, scores, before, after, vote, votes)
+    return Choice(len(images.images), refine, rescore, boxes, scores, before, after, vote, votes)
 
 
 def voter(detector: Detector) -> Detector | None:

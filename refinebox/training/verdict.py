@@ -95,6 +95,6 @@ class Report:
             found.append(f"{100 * self.far_matches:.0f} % of the objects had no predicted box near them")
         if self.overlap is not None and self.overlap > TIGHT:
             found.append(f"the detector's boxes are tight already, with a mean IoU of {self.overlap:.2f}")
-        if self.choice is not None and self.choice.images < FEW:
+        if self.choice is not None and self.choice.known is None and self.choice.images < FEW:
             found.append(f"{self.choice.images} held-out images tell little; --held-out takes a larger share")
         return f" ({'; '.join(found)})" if found else ""

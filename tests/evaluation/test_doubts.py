@@ -52,9 +52,10 @@ def test_images_that_chose_or_taught_measure_no_gain(
     assert no_measure(model, validation) == (what and f"{what}, so this measures no gain")
     assert no_measure(model, training) is None
     assert no_measure(detector, validation) is None
-    choice = {"boxes": {"mean": 2.0, "low": 1.0, "high": 3.0}, "before": 50.0, "after": 52.0}
+    choice = {"images": 90, "boxes": {"mean": 2.0, "low": 1.0, "high": 3.0}, "before": 50.0, "after": 52.0}
     model.history = {**model.history, "choice": choice}
-    told = f"{what}, so this measures no gain; held-out ones say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0)"
+    said = "90 training images that were held out say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0)"
+    told = f"{what}, so this measures no gain; {said}"
     assert no_measure(model, validation) == (told if what else None)
 
 

@@ -166,7 +166,7 @@ def test_a_refiner_that_held_out_images_do_not_speak_for_is_refused(
     history["choice"] = {"images": 20, "refine": False, "boxes": {"mean": 0.5, "low": -1.0, "high": 2.0}}
     checkpoint.write(refiner_file, tensors, history)
     expected = (
-        r"best\.safetensors is not worth applying by AP on 20 held-out training images, \+0\.5 "
+        r"best\.safetensors is not worth applying: 20 training images that were held out say \+0\.5 "
         r"\(95 %: -1\.0 to \+2\.0\); train it longer or on more images, or pass --force"
     )
     with pytest.raises(ValueError, match=expected):

@@ -73,7 +73,7 @@ def test_the_hubs_own_library_reads_it(tmp_path: Path) -> None:
 def test_people_read_gains_data_and_hashes() -> None:
     _, body = parts(card(METADATA, "better.safetensors", "c" * 64, Base("MIT", source="https://site.example/mine")))
     for text in (
-        "On 90 images that the refiner did not learn from: AP **47.4 → 52.5 (+5.1, 95 %: +3.9 to +6.3)**.",
+        "What 90 training images that were held out say: AP **47.4 → 52.5 (+5.1, 95 %: +3.9 to +6.3)**.",
         "| AP | 47.5 | 47.7 | 52.6 |",  # no gain on images that chose
         "by which the epoch was chosen",
         "| training | `instances_train.json` | 1,000 | 7,654 | `" + "a" * 64,

@@ -108,6 +108,35 @@ def test_the_choice_is_made_and_written(
     assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in refiner.state_dict().items())
 
 
+@pytest.mark.parametrize("unseen", [0.0, 100.0])
+def test_validation_images_decide_where_the_detector_knows_the_others_by_heart(
+    unseen: float,
+    detector: Detector,
+    many: CocoData,
+    validation: CocoData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A refiner that spoils the boxes of images that were learned by heart may mend those of others."""
+
+    def found(_: Detector, data: CocoData, *__: Any, **___: Any) -> dict[str, Rows]:
+        moved = 0.0 if data is validation else 0.3
+        return {"before": truth(data, 0.2), "after": truth(data, moved)}
+
+    path = tmp_path / "best.safetensors"
+    best = {"before": {"AP": unseen}, "after": METRICS, "weights": "averaged"}
+    write_refiner(path, Refiner(detector.channels, detector.strides, architecture=SPATIAL), detector, {}, best)
+    monkeypatch.setattr(deciding, "detect", found)
+    learned, held_out = hold_out(many, 0.5, seed=0)
+    conclude(path, detector, learned, held_out, validation, Settings(), "check", batch_size=2, workers=0)
+    chosen = Choice.read(load_refiner_and_history(path)[1])
+    assert chosen is not None
+    assert chosen.refine == (unseen == 0.0)
+    assert chosen.images == (len(validation.images) if unseen == 0.0 else 12)
+    assert (chosen.known is None) == (unseen == 100.0)
+    assert ("knows held-out training images by heart" in str(chosen)) == (unseen == 0.0)
+
+
 @pytest.mark.parametrize(("shift", "pays"), [(0.0, True), (0.3, True), (0.0, False)])
 def test_voting_is_chosen_for_the_boxes_that_are_chosen(
     shift: float,
@@ -203,7 +232,9 @@ def test_images_that_cannot_be_read_are_told(
     monkeypatch.setattr(deciding, "detect", found)
     learned, held_out = hold_out(many, 0.5, seed=0)
     for strict in (True, False):
-        write_refiner(path, Refiner(detector.channels, detector.strides), detector, {}, {"after": METRICS})
+        write_refiner(
+            path, Refiner(detector.channels, detector.strides), detector, {}, {"before": METRICS, "after": METRICS}
+        )
         options: dict[str, Any] = {"batch_size": 2, "workers": 0, "strict": strict}
         conclude(path, detector, learned, held_out, validation, Settings(), "check", **options)
         told = capsys.readouterr()

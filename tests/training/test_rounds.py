@@ -15,6 +15,7 @@ from refinebox.evaluation.evaluator import Metrics
 from refinebox.refinement.architecture import SPATIAL
 from refinebox.training import train as training_loop
 from refinebox.training.interruption import Interrupted
+from refinebox.training.rounds import reached
 from refinebox.training.settings import AUTO, ROUNDS, Settings, choose
 
 CPU = torch.device("cpu")
@@ -79,9 +80,17 @@ def test_it_ends_where_a_round_brings_no_more(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert train(detector, pieces, validation, tmp_path / "run", held_out, monkeypatch) == epochs
-    told = f"{epochs} epochs are enough: held-out AP is {held_out[-1]}, and was {held_out[-2]} a round before\n"
+    told = f"{epochs} epochs are enough: AP is {held_out[-1]}, and was {held_out[-2]} a round before\n"
     assert told in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["growing"]
+
+
+def test_images_that_the_detector_knows_by_heart_end_nothing() -> None:
+    """Their AP falls from 73 on, while that of validation images rises."""
+    best = {"before": {"AP": 47.4}, "clipped": {"AP": 47.7}, "after": {"AP": 52.1}}
+    own: dict[str, Metrics] = {"before": {"AP": 73.5}, "after": {"AP": 69.0}, "averaged": {"AP": 70.0}}
+    assert reached(best, own) == 52.1
+    assert reached(best, own | {"before": {"AP": 57.0}}) == 70.0
 
 
 def test_it_goes_on_where_it_was_interrupted(
