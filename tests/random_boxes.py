@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from refinebox.evaluation.rows import Rows, to_results
 
 SIDE = 640
 CATEGORIES = {2: "cup", 5: "bowl", 90: "knife"}
+FREQUENCIES = {2: "r", 5: "c", 90: "f"}  # of LVIS
 EMPTY, CROWDED = 3, 4  # ids of the image without objects and of the one with the most detections
 
 
@@ -60,6 +62,22 @@ def draw_rows(random: np.random.Generator, truth: CocoData) -> Rows:
         for box in draw_boxes(random, 450 if image["id"] == CROWDED else 5):
             rows.append([image["id"], *box, random.integers(1, 4) / 10, random.choice(list(CATEGORIES))])
     return random.permutation(np.array(rows))
+
+
+def draw_lvis(seed: int) -> tuple[CocoData, Rows]:
+    """Federated annotations: a category is looked for in some images only, and not always to the last object."""
+    random = np.random.default_rng(seed)
+    drawn = draw_data(random, images=10)
+    rows = draw_rows(random, drawn)
+    rows[:, 5] = random.permutation(len(rows)) / len(rows)  # which of equal scores are the best 300 is not defined
+    present = {(entry["image_id"], entry["category_id"]) for entry in drawn.annotations}
+    images = []
+    for entry in drawn.images:
+        absent = [c for c in CATEGORIES if (entry["id"], c) not in present and random.random() < 0.7]
+        partial = [c for c in CATEGORIES if (entry["id"], c) in present and random.random() < 0.3]
+        images.append({**entry, "neg_category_ids": absent, "not_exhaustive_category_ids": partial})
+    annotations = [{**entry, "iscrowd": 0} for entry in drawn.annotations]
+    return replace(drawn, images=images, annotations=annotations, frequencies=FREQUENCIES), rows
 
 
 def reference(truth: CocoData, rows: Rows) -> list[float]:

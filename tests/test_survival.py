@@ -171,7 +171,13 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(
     assert taken(run) == whole
 
 
-@pytest.mark.parametrize(("place", "reason"), [("file/run", "Not a directory"), ("/proc/run", "No such file")])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file/run", "{path}/file is a file, so {path}/file/run cannot be a folder; name another"),
+        ("/proc/run", "could not write /proc/run/config.json (No such file or directory), so "),
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_said_before_the_training(
     place: str, reason: str, command: list[str], tmp_path: Path
 ) -> None:
@@ -179,9 +185,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_training(
         pytest.skip("no /proc, which nobody can write")
     (tmp_path / "file").write_text("kept")
     assert sit([*command, "--output", tmp_path / place], tmp_path / "said") == 2
-    assert the_line(tmp_path / "said").startswith(
-        f"refinebox: could not write {tmp_path / place}/config.json ({reason}"
-    )
+    assert the_line(tmp_path / "said").startswith("refinebox: " + reason.format(path=tmp_path))
     assert "epoch 1" not in (tmp_path / "said").read_text()
     assert (tmp_path / "file").read_text() == "kept"
 

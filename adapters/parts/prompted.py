@@ -6,12 +6,13 @@ encoder makes of them is kept. A file that refinebox writes holds the phrases an
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from PIL import Image
 from refinebox.adapters.parts.transformers_detector import TransformersDetector
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from torchvision.ops import clip_boxes_to_image
 
 from refinebox.detection.output import Detections
@@ -82,8 +83,15 @@ class GroundingDino(Prompted):
 class OmDetTurbo(Prompted):
     """Every phrase is a text of its own and has a logit; the library keeps what its text encoder makes of them.
 
-    It does so here before the first image, since for a batch the encoder's last bits are others.
+    It does so here before the first image, since for a batch the encoder's last bits are others. The library leaves
+    what it keeps on the device where it was made, beside which it cannot lay what is made on another.
     """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for each in (self.network.language_cache_class.cache, self.network.language_cache_prompt.cache):
+            each.update({key: tree_map_only(Tensor, fn, value) for key, value in each.items()})
+        return self
 
     def tell(self, tokens: Tokens) -> None:
         super().tell(tokens)

@@ -28,8 +28,8 @@ LIVE_RULE = (
     "detections and match greedily, as COCO does."
 )
 LVIS_RULE = (
-    "LVIS: AP is of the categories that were looked for in each image, at 300 detections. Matching, TIDE's errors and "
-    "the bootstrap do not know which these are: a detection of another category counts as background there."
+    "LVIS: AP, TIDE's errors and the bootstrap are of the categories that were looked for in each image, at 300 "
+    "detections an image; a detection of another category counts neither way, unless a swap gives it its object's."
 )
 
 
@@ -174,7 +174,7 @@ def described(path: Path) -> dict[str, str]:
 
 def analyse(evaluate: Evaluator, found: Found, min_iou: float = FOREGROUND) -> Analysis:
     """Evaluates every swap; a box is reachable for a refiner from ``min_iou`` with its object on."""
-    findings = swaps.Findings.of(found.swapped["none"], Objects.of(evaluate.data))
+    findings = swaps.Findings.of(found.swapped["none"], Objects.of(evaluate.data, lvis=evaluate.lvis))
     listed = swaps.swaps(min_iou)
     swapped = {swap.name: swap.apply(findings) for swap in listed if swap.name not in found.swapped}
     evaluations = {}

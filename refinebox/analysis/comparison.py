@@ -53,7 +53,7 @@ def compare(evaluate: Evaluator, before: Rows, after: Rows, best: Rows) -> tuple
             f"{len(refined - known)} images that have none; before and after are compared on the other "
             f"{len(evaluate.data.images)} images only",
         )
-    interval = bootstrap.difference(evaluate.data, before, after)
+    interval = bootstrap.difference(evaluate.data, before, after, lvis=evaluate.lvis)
     return Comparison(evaluate(before), evaluate(after), evaluate(best), interval), remarks
 
 

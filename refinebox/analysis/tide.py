@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from refinebox.evaluation.backends import LVIS_DETECTIONS
 from refinebox.evaluation.overlaps import BACKGROUND, FOREGROUND, Overlaps, Pass
 from refinebox.evaluation.precision import Ranking
 from refinebox.evaluation.rows import Bools, Floats, Ints, top
 
-DETECTIONS = 100  # the best of each image are looked at
+DETECTIONS = 100  # the best of each image are looked at; in LVIS as many as there
 
 
 class Kind(IntEnum):
@@ -48,7 +49,8 @@ class Errors:
 
     Attributes:
         kind: ``[N]`` a :class:`Kind` each.
-        ignored: ``[N]`` detections in a crowd of their category, which count neither way.
+        ignored: ``[N]`` detections in a crowd of their category, or of one that LVIS did not look for in their image,
+            which count neither way.
         repaired: ``[N]`` the object that a class or box error would find if it were put right, or -1.
         missed: ``[M]`` objects that are neither found nor would be.
     """
@@ -81,7 +83,7 @@ def classify(overlaps: Overlaps) -> Errors:
     repaired[used[repaired]] = -1
     repaired = _best_ranked(overlaps.rank, repaired, len(objects.image))
     used[repaired[repaired >= 0]] = True
-    ignored = (found < 0) & overlaps.in_crowd(np.nextafter(FOREGROUND, 1))  # TIDE wants more than the threshold here
+    ignored = (found < 0) & overlaps.excused(np.nextafter(FOREGROUND, 1))  # TIDE wants more than the threshold here
     return Errors(kind, ignored, repaired, ~objects.crowd & ~used[:-1])
 
 
@@ -89,16 +91,18 @@ def analyse(overlaps: Overlaps) -> dict[str, Any]:
     """AP50 in points, and for each type of error how often it occurs (``count``) and what it costs (``dAP``).
 
     ``dAP`` is AP50 with this one type put right, less AP50, and 0 where that is below 0. The 100 best detections of
-    each image are looked at.
+    each image are looked at, in LVIS the 300 best, of which those that count neither way there are no errors.
     """
-    kept = top(overlaps.rows, DETECTIONS, each_category=False)
+    limit = DETECTIONS if overlaps.objects.federated is None else LVIS_DETECTIONS
+    kept = top(overlaps.rows, limit, each_category=False)
     if not kept.all():
         overlaps = Overlaps.between(overlaps.rows[kept], overlaps.objects)
     errors = classify(overlaps)
     plain = ap50(overlaps, errors)
+    counted = ~overlaps.unlooked_for() | (errors.repaired >= 0)
     found = {}
     for kind in ERRORS:
-        count = int((errors.missed if kind == Kind.MISSED else errors.kind == kind).sum())
+        count = int((errors.missed if kind == Kind.MISSED else counted & (errors.kind == kind)).sum())
         found[kind.name.lower()] = {"count": count, "dAP": max(0.0, ap50(overlaps, errors, kind) - plain)}
     return {"AP50": plain, "errors": found}
 

@@ -40,14 +40,14 @@ def apply(
     """Turn a checkpoint into an upgraded one: detector and refiner in one file."""
     from refinebox.commands.inputs import load
     from refinebox.detection.zoo import weights_file
-    from refinebox.files import checkpoint, hub
+    from refinebox.files import checkpoint, hub, place
     from refinebox.refinement.description import about_gain
     from refinebox.refinement.refined_detector import RefinedDetector
-    from refinebox.refinement.upgraded import check_file, join, published_refiner, write
+    from refinebox.refinement.upgraded import join, published_refiner, write
     from refinebox.report import card as cards
 
-    check_file(output)
-    place = cards.check_absent(output) if card else None
+    place.check_file(output, ".safetensors file")
+    card_file = cards.check_absent(output) if card else None
     named_weights, weights = weights, None if weights is None else hub.local(weights)
     refiner_file = hub.local(refiner) if refiner and refiner != "published" else None
     if refiner == "published":
@@ -56,16 +56,17 @@ def apply(
         refiner_file = published_refiner(detector, weights, force=force)
     model = load(detector, weights, "cpu", ema=ema, prompt=prompt, features=features)
     detector_file = None if detector is None else weights_file(detector, weights)
+    place.check_apart([output], [weights, refiner_file, detector_file])
     upgraded, history = join(model, refiner_file, voting=voting, force=force)
     cost = told_cost(upgraded) if isinstance(upgraded, RefinedDetector) else None
     metadata = write(upgraded, history, detector_file, refiner_file, output)
     known = "; ".join(f"{what} {value}" for what, value in about_gain(metadata).items())
     typer.echo(f"wrote {output}: {known or 'its AP is not known'}")
-    if place is not None:
+    if card_file is not None:
         made_from = base(detector, named_weights, weights)
         text = cards.card(metadata, output.name, checkpoint.file_sha256(output), made_from)
-        checkpoint.write_bytes(place, text.encode())
-        typer.echo(f"wrote {place}{'' if made_from.licence else ': look at its licence, which is not known'}")
+        checkpoint.write_bytes(card_file, text.encode())
+        typer.echo(f"wrote {card_file}{'' if made_from.licence else ': look at its licence, which is not known'}")
     if cost is not None:
         typer.echo(f"cost: {cost}")
     typer.echo(f"next: refinebox eval {shlex.quote(str(output))} --data DATA")

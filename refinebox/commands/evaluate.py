@@ -26,6 +26,7 @@ from refinebox.commands.options import (
     Workers,
 )
 
+STAGES = ("before", "clipped", "voted", "after")
 EXAMPLE = "Example: refinebox eval better.safetensors --data coco/ --json figures.json"
 
 
@@ -56,21 +57,24 @@ def evaluate(
 ) -> None:
     """AP before and after refinement, side by side, and COCO results files."""
     from refinebox.commands.console import offered, show
-    from refinebox.commands.inputs import check_output_file, check_output_folder, load, read_split
+    from refinebox.commands.inputs import load, read_split
     from refinebox.evaluation.bootstrap import difference
     from refinebox.evaluation.detect import detect, unrefined
     from refinebox.evaluation.doubts import doubts, no_measure
     from refinebox.evaluation.evaluator import Evaluator, points
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.rows import to_results
-    from refinebox.files import checkpoint
+    from refinebox.files import checkpoint, place
     from refinebox.refinement.change import change
     from refinebox.report.metrics import categories_table, metrics_table, thresholds_table
 
-    check_output_file(json_file)
-    check_output_folder(output)
+    place.check_folder(output)
+    written = [output / f"{stage}.json" for stage in STAGES] + ([] if json_file is None else [json_file])
+    for path in written:
+        place.check_file(path)
     detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     validation = read_split("val", data, annotations, images, boxes=boxes, results=results)
+    place.check_apart(written, [results, validation.source, weights, Path(model)])
     link = Link.between(detector, validation, categories)
     evaluate = Evaluator(validation)
     rows = detect(detector, validation, link, batch_size=batch_size, workers=workers)

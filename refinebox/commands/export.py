@@ -57,13 +57,14 @@ def export(
     long_side: LongSide = None,
 ) -> None:
     """Write an ONNX file, upgraded or plain, once onnxruntime gives what torch gives; or torch's own .pt2."""
-    from refinebox.commands.inputs import check_output_file, load, read_split
+    from refinebox.commands.inputs import load, read_split
     from refinebox.detection.zoo import weights_file
+    from refinebox.files import place
     from refinebox.refinement.export import check
     from refinebox.refinement.export import export as write
     from refinebox.refinement.upgraded import source
 
-    check_output_file(output)
+    place.check_file(output)
     if output.exists() and not force:
         raise FileExistsError(f"{output} exists; name another file, or pass --force to replace it once the new one is")
     detector = load(model, weights, "cpu", short_side, long_side, ema=ema)

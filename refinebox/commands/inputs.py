@@ -149,17 +149,3 @@ def training_splits(
             "others; --val-fraction 0.1 keeps a tenth of the training images for it"
         )
     return data, other
-
-
-def check_output_file(*paths: Path | None) -> None:
-    """Raises OSError where a file cannot be written; found out before the work, not after it."""
-    for path in filter(None, paths):
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; name a file to write")
-        check_output_folder(path.parent)
-
-
-def check_output_folder(path: Path) -> None:
-    """Raises NotADirectoryError where the folder is a file."""
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file; name a folder")

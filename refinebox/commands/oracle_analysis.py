@@ -71,9 +71,14 @@ def oracle_analysis(
 ) -> None:
     """Swap predicted classes, boxes and more for the truth: where is AP lost, and would better boxes help?"""
     from refinebox.analysis import analysis
-    from refinebox.commands.inputs import check_output_file, load, read_split
+    from refinebox.commands.inputs import load, read_split
+    from refinebox.files import place
 
-    check_output_file(json_file, csv_file, html_file)
+    written = [path for path in (json_file, csv_file, html_file) if path is not None]
+    for path in written:
+        place.check_file(path)
+    if len({path.resolve() for path in written}) < len(written):
+        raise ValueError("two of --json, --csv and --html are one file; name one for each")
     model = None
     if detector is not None or features is not None:
         model = load(
@@ -81,6 +86,7 @@ def oracle_analysis(
         )
     alone, given = (results, None) if model is None else (None, results)
     truth = read_split("val", data, annotations, images, images_needed=alone is None, boxes=boxes, results=given)
+    place.check_apart(written, [results, refined, truth.source, weights, None if detector is None else Path(detector)])
     done = analysis.run(
         truth,
         model,

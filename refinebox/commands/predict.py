@@ -93,6 +93,7 @@ def predict(
 ) -> None:
     """Detect in images: COCO results, and pictures with the old box dashed and the refined one solid."""
     from refinebox.commands.inputs import load
+    from refinebox.files import place
     from refinebox.report import parquet
     from refinebox.report.predictions import passed_over
     from refinebox.report.predictions import predict as to_coco
@@ -107,6 +108,7 @@ def predict(
         raise ValueError("--compare makes pictures, and Parquet files have none; leave out one of them")
     detector = load(model, weights, device, short_side, long_side, ema=ema, prompt=prompt, results=results)
     if kind == "coco":
+        place.check_apart([output / "results.json"], [results, weights, Path(model)])
         found = to_coco(
             detector, inputs, output, threshold=threshold, least=min_score or 0.0, recursive=recursive, compare=compare
         )

@@ -42,16 +42,15 @@ def refine(
     device: Device = "auto",
 ) -> None:
     """Move the boxes of a results file; ids, order, labels and everything else in it stay as they are."""
-    from refinebox.commands.inputs import check_output_file, image_data, load, tell_about
+    from refinebox.commands.inputs import image_data, load, tell_about
     from refinebox.data import results_file
     from refinebox.data.tally import Tally
     from refinebox.evaluation.link import Link
     from refinebox.evaluation.refined_results import matched, refine_results
-    from refinebox.files import checkpoint
+    from refinebox.files import checkpoint, place
 
-    check_output_file(output)
-    if output.resolve() == results.resolve():
-        raise ValueError(f"{output} is the results file that is read; name another file with --output")
+    place.check_file(output)
+    place.check_apart([output], [results, annotations, weights, Path(model)])
     detector = load(model, weights, device, short_side, long_side, results=results)
     entries = results_file.read_entries(results)
     names = {number: detector.category_names.get(number, str(number)) for number in detector.category_ids}

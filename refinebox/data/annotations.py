@@ -22,6 +22,8 @@ from refinebox.files.download import sha256_of
 
 NEEDED = {"images": ("id", "file_name"), "annotations": (), "categories": ("id", "name")}
 LIMIT = 100  # detections of a category in an image that COCO's evaluation counts
+# of an image of LVIS: categories that are known not to be in it, and those of which not all objects are annotated
+FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def read(
     content, tally = _parse(annotations), Tally()
     entries, image_ids = _numbered(content["images"], "image", annotations, tally)
     names, category_ids = _numbered(content["categories"], "category", annotations, tally)
+    entries = [_federated(entry, category_ids, tally) for entry in entries]
     if images_needed:
         entries = _located(entries, folder, annotations, strict, tally)
     try:
@@ -223,6 +226,21 @@ def _with_sizes(entry: dict[str, Any], tally: Tally) -> dict[str, Any]:
             found[side] = value if value is not None and 0 < value < 10**7 else 0
             unusable = entry[side] not in (None, 0) and not found[side]
             tally.add("image sizes that cannot be", f"{side} {entry[side]!r} of {entry['file_name']}", int(unusable))
+    return found
+
+
+def _federated(entry: dict[str, Any], category_ids: Ids, tally: Tally) -> dict[str, Any]:
+    """An image entry with LVIS' lists as numbers of categories that there are; one that is no list is left out."""
+    found = dict(entry)
+    for name in FEDERATED:
+        given = found.pop(name, None)
+        if isinstance(given, list):
+            numbers = [category_ids.number(value) for value in given]
+            found[name] = [number for number in numbers if number is not None]
+            strange = next((repr(value) for value, number in zip(given, numbers, strict=True) if number is None), "")
+            tally.add(f"{name} of categories that are not listed", strange, len(numbers) - len(found[name]))
+        elif given is not None:
+            tally.add(f"{name} that are no lists", brief(given))
     return found
 
 

@@ -45,6 +45,8 @@ REMEDIES = (
     Remedy("category entries that are there twice", False, "list each category once"),
     Remedy("categories of equal names", True, "join them, or name them differently"),
     Remedy("categories without objects", False, "nothing; they are ignored"),
+    Remedy("(neg|not_exhaustive)_category_ids of", False, "nothing; nobody looks for categories that are not listed"),
+    Remedy("(neg|not_exhaustive)_category_ids that are no lists", True, "write lists of category ids, as LVIS does"),
     # annotations
     Remedy("annotations that are no objects", True, EXPORT),
     Remedy("annotations without", True, EXPORT),

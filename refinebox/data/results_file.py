@@ -18,6 +18,7 @@ from refinebox.data.tally import Tally
 
 FIELDS = ("image_id", "category_id", "bbox", "score")
 LISTS = ("annotations", "predictions", "detections", "results")  # under which some tools write theirs
+FAR = 1e9  # pixels, beyond which no image reaches and areas lose their meaning
 LOOKED_AT = 300  # images, to tell what boxes are
 Floats = NDArray[np.float64]
 Rows = Floats  # [N, 7] image id, x, y, width, height (pixels), score, category id
@@ -65,6 +66,7 @@ def rows(entries: list[Any], data: CocoData, counting: Counting, tally: Tally) -
             which.
     """
     boxes = _numbers([entry["bbox"] for entry in entries], fields.box, 4)
+    boxes[np.abs(boxes) > FAR] = np.nan
     scores = _numbers([entry["score"] for entry in entries], fields.number, 1)
     wrong = np.flatnonzero(np.isnan(boxes).any(1) | np.isnan(scores).any(1))
     if len(wrong):
@@ -105,8 +107,8 @@ def _fault(content: list[Any], wrong: "np.ndarray[Any, Any]") -> str:
     numbers = [*entry["bbox"], entry["score"]] if isinstance(entry["bbox"], list) else [None]
     if all(isinstance(value, int | float) for value in numbers) and len(numbers) == 5:
         return (
-            f"the box or score of detection {wrong[0]}, in image {brief(entry.get('image_id'))}, is not finite; "
-            f"leave out such detections ({len(wrong)} in all)"
+            f"the box or score of detection {wrong[0]}, in image {brief(entry.get('image_id'))}, is not finite, or "
+            f"beyond any image; leave out such detections ({len(wrong)} in all)"
         )
     shown = ", ".join(f"{field} {brief(repr(entry.get(field)))}" for field in FIELDS)
     many = f" ({len(wrong)} in all)" if len(wrong) > 1 else ""

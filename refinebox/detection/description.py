@@ -8,6 +8,7 @@ from refinebox.data.input_format import InputFormat
 from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.detection.profile import Profile
+from refinebox.files import checkpoint
 
 
 def describe(detector: Detector) -> dict[str, Any]:
@@ -29,9 +30,9 @@ def profile_from(description: Mapping[str, Any], where: str) -> Profile:
     """The inverse of :func:`describe`; ``where`` names the file in messages.
 
     Raises:
-        ValueError: something is missing from the description.
+        ValueError: something is missing from the description, or is something else than expected.
     """
-    try:
+    with checkpoint.understood(where):
         categories = description["categories"]
         return Profile(
             name=description["name"],
@@ -44,8 +45,6 @@ def profile_from(description: Mapping[str, Any], where: str) -> Profile:
             choice=Choice(**description["choice"]) if description.get("choice") else None,
             settings=description["settings"],
         )
-    except KeyError as error:
-        raise ValueError(f"{where} does not say the {error} of its detector; write the file again") from error
 
 
 def input_format(description: Mapping[str, Any]) -> InputFormat:

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from refinebox.data.annotations import CocoData
+from refinebox.data.annotations import FEDERATED, CocoData
 from refinebox.evaluation.garbage import collection_paused
 from refinebox.evaluation.rows import Floats, Ints, Rows
 
 DETECTIONS, LVIS_DETECTIONS = 100, 300  # of an image and category in COCO, of an image in LVIS
-LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 class Backend(Protocol):
@@ -81,7 +80,8 @@ class Hotcoco:
     def _image(self, entry: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {"id": int(np.searchsorted(self.images, entry["id"])), "width": 0, "height": 0}
         if self.lvis:
-            found |= {field: _places(self.categories, entry[field]).tolist() for field in LVIS_FIELDS}
+            known = {field: set(entry[field]).intersection(self.categories.tolist()) for field in FEDERATED}
+            found |= {field: _places(self.categories, sorted(ids)).tolist() for field, ids in known.items()}
         return found
 
 

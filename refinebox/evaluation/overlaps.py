@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refinebox.data.annotations import CocoData
+from refinebox.evaluation.lvis import Federated
 from refinebox.evaluation.rows import Bools, Floats, Ints, Rows
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # TIDE's thresholds of IoU (Bolya et al. 2020, section 2.2)
@@ -20,21 +21,24 @@ class Objects:
         image, category: ``[M]`` COCO ids.
         boxes: ``[M, 4]`` xywh, pixels of the image file.
         crowd: ``[M]`` which are regions of many objects.
+        federated: what was looked for in each image, in LVIS; None where it is everything.
     """
 
     image: Ints
     category: Ints
     boxes: Floats
     crowd: Bools
+    federated: Federated | None = None
 
     @classmethod
-    def of(cls, data: CocoData) -> "Objects":
-        """The annotations of ``data``, in its order."""
+    def of(cls, data: CocoData, *, lvis: bool = False) -> "Objects":
+        """The annotations of ``data``, in its order; with ``lvis``, which must be LVIS', as they are judged there."""
         return cls(
             np.array([entry["image_id"] for entry in data.annotations], dtype=np.int64),
             np.array([entry["category_id"] for entry in data.annotations], dtype=np.int64),
             np.array([entry["bbox"] for entry in data.annotations], dtype=np.float64).reshape(-1, 4),
             np.array([bool(entry["iscrowd"]) for entry in data.annotations], dtype=np.bool_),
+            Federated(data) if lvis else None,
         )
 
 
@@ -93,11 +97,20 @@ class Overlaps:
             free[chosen[1]] = False
         return found
 
-    def in_crowd(self, iou: float) -> Bools:
-        """``[N]`` which detections lie in a crowd of their category by more than nothing and at least ``iou``."""
+    def excused(self, iou: float) -> Bools:
+        """``[N]`` which detections count neither way where they find nothing.
+
+        They lie in a crowd of their category by more than nothing and at least ``iou``, or, in LVIS, are of a category
+        that was not looked for in their image.
+        """
         inside = np.zeros(len(self.rows), dtype=np.bool_)
         inside[self.detection[self.objects.crowd[self.object] & self.same & (self.iou >= iou)]] = True
-        return inside
+        return inside | self.unlooked_for()
+
+    def unlooked_for(self) -> Bools:
+        """``[N]`` which detections are of a category that was not looked for in their image; none but in LVIS."""
+        federated = self.objects.federated
+        return np.zeros(len(self.rows), dtype=np.bool_) if federated is None else federated.excused(self.rows)
 
 
 def _pairs(rows: Rows, objects: Objects) -> tuple[Ints, Ints, Floats]:

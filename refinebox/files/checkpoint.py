@@ -249,4 +249,23 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _metadata(file: Any) -> dict[str, Any]:
-    return dict(json.loads((file.metadata() or {}).get(METADATA_KEY, "{}")))
+    found = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    if not isinstance(found, dict):
+        raise ValueError(f"its metadata is {str(found)[:40]}, expected a JSON object")
+    return found
+
+
+@contextmanager
+def understood(where: str | Path) -> Iterator[None]:
+    """Around what reads the metadata of a file: what lacks there, or is something else, is said in one line.
+
+    Raises:
+        ValueError: instead of what Python raises where a value is missing or of another type.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"{where} says of itself what this version cannot read ({type(error).__name__}: {error}); write the file "
+            "again, or update refinebox"
+        ) from error

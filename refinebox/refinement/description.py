@@ -2,8 +2,11 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from refinebox.files import checkpoint
 from refinebox.refinement.architecture import from_metadata
@@ -24,11 +27,17 @@ def described(path: Path) -> dict[str, str]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds nothing of refinebox's.
     """
-    if path.suffix == ".onnx":
-        return about_exported(read_exported(path)[1])
-    if path.suffix == ".pt2":
-        return about_exported(read_program(path))
+    if path.suffix in (".onnx", ".pt2"):
+        metadata = read_exported(path)[1] if path.suffix == ".onnx" else read_program(path)
+        with checkpoint.understood(path):
+            return about_exported(metadata)
     tensors, metadata = checkpoint.read(path)
+    with checkpoint.understood(path):
+        return about_checkpoint(tensors, metadata, str(path))
+
+
+def about_checkpoint(tensors: Mapping[str, Tensor], metadata: dict[str, Any], where: str) -> dict[str, str]:
+    """Of the tensors of a checkpoint and its metadata; ``where`` names it in messages."""
     kind = metadata.get("kind", "refiner")
     lines = {"kind": kind if metadata else "refiner, as published"}
     if kind == "detector":
@@ -38,9 +47,9 @@ def described(path: Path) -> dict[str, str]:
         name.removeprefix("refiner."): tensor for name, tensor in tensors.items() if not name.startswith("detector.")
     }
     about = metadata["refiner"] if upgraded else metadata
-    refiner = build_refiner(own, about, str(path))
+    refiner = build_refiner(own, about, where)
     lines |= about_detector(metadata["detector"]) if upgraded else {}
-    lines |= about_refiner(refiner, about, str(path))
+    lines |= about_refiner(refiner, about, where)
     return lines | about_gain(metadata)
 
 

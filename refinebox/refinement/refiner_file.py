@@ -1,6 +1,7 @@
 """Refiners from files: published ones and our own."""
 
 import re
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ def build_refiner(state: dict[str, Tensor], metadata: dict[str, Any], where: str
             f"its first are {', '.join(list(state)[:3])}"
         )
     channels = [state[key].shape[1] for key in laterals]
-    refiner = Refiner(
-        channels,
-        metadata.get("strides", [4 * 2**level for level in range(len(channels))]),
-        metadata.get("steps", 3),
-        from_metadata(metadata, where),
-    )
+    with checkpoint.understood(where):
+        refiner = Refiner(
+            channels,
+            metadata.get("strides", [4 * 2**level for level in range(len(channels))]),
+            index(metadata.get("steps", 3)),
+            from_metadata(metadata, where),
+        )
     if "quality.of_column.weight" in state:
         refiner.quality = Quality(refiner.steps, len(state["quality.of_column.weight"]))
     load_tensors(refiner, state, where)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from refinebox.detection.published import DETECTORS, refiner_file
 from refinebox.detection.tensors import load_tensors
 from refinebox.detection.voting import LEAST_OVERLAP
 from refinebox.detection.zoo import build, custom, describe, is_custom, load_detector, load_given, profile_from
-from refinebox.files import checkpoint, hub
+from refinebox.files import checkpoint, hub, place
 from refinebox.files.download import fetch
 from refinebox.refinement.change import change, decided, deciding
 from refinebox.refinement.exported import open_exported
@@ -47,17 +48,11 @@ def apply(
     Raises:
         ValueError: the refiner does not fit, and ``force`` is not given where it could help; or there is nothing to
             apply, or no suppression in which to vote.
-        IsADirectoryError: ``output`` is a folder.
+        OSError: ``output`` is a folder, or cannot be written.
     """
-    check_file(output)
+    place.check_file(output, ".safetensors file")
     model, history = join(detector, refiner_file, voting=voting, force=force)
     return write(model, history, detector_file, refiner_file, output)
-
-
-def check_file(output: Path) -> None:
-    """Raises IsADirectoryError where the file to write is a folder."""
-    if output.is_dir():
-        raise IsADirectoryError(f"{output} is a folder; name the .safetensors file to write")
 
 
 def join(
@@ -209,12 +204,14 @@ def load(path: str | Path, builder: str | None = None) -> Detector:
     if metadata["kind"] == "detector":
         return restored(tensors, profile, builder, str(path))
     parts: dict[str, dict[str, Tensor]] = {"detector": {}, "refiner": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    refiner = build_refiner(parts["refiner"], metadata["refiner"], str(path))
+    with checkpoint.understood(path):
+        about, top = metadata["refiner"], index(metadata["refiner"]["top"])
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+    refiner = build_refiner(parts["refiner"], about, str(path))
     detector = restored(parts["detector"], profile, builder, str(path))
-    model = RefinedDetector(detector, refiner, metadata["refiner"]["top"])
+    model = RefinedDetector(detector, refiner, top)
     model.history = {name: metadata.get(name) or {} for name in ("data", "choice")}
     return model
 
@@ -268,6 +265,11 @@ def open_model(
     weights = None if weights is None else hub.local(weights)
     if weights is None and name.endswith(".onnx"):
         return open_exported(Path(name))
+    if weights is None and name.endswith(".pt2") and file.is_file():
+        raise ValueError(
+            f"{name} is a program of torch's, which refinebox does not run; name an .onnx file, or the checkpoint that "
+            "it was exported from"
+        )
     if weights is None and name.endswith(".safetensors"):
         return load(name)
     if weights is not None and is_custom(name) and checkpoint.read_metadata(weights).get("kind") == KIND:

@@ -15,7 +15,7 @@ from refinebox.data.fields import brief
 from refinebox.data.proposals import lacks
 from refinebox.detection.detector import Detector
 from refinebox.detection.extras import library
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, place
 from refinebox.progress import track
 from refinebox.report.columns import columns_of, table
 from refinebox.report.returned import row_of
@@ -180,13 +180,12 @@ def check(folder: Path) -> None:
 
     Raises:
         ValueError: pyarrow cannot be imported, or the folder is an address of object storage.
-        NotADirectoryError: it is a file.
+        NotADirectoryError, PermissionError: it is a file, or may not be written to.
     """
     _parquet()
     if re.match(r"\w\w+:[/\\]", str(folder)):
         raise ValueError(f"{folder} is no folder; name one and copy it there afterwards, or use Ray Data")
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; name a folder for the parts")
+    place.check_folder(folder, " for the parts")
 
 
 def _parquet() -> Any:

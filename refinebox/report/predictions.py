@@ -18,7 +18,7 @@ from refinebox.data.images import read_image
 from refinebox.data.proposals import Found, lacks
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import Detections
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, place
 from refinebox.progress import track
 from refinebox.report.close_ups import Moved, most_moved, sheet
 from refinebox.report.pictures import detection_layers, named, picture
@@ -68,22 +68,24 @@ def predict(
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no images.
         ValueError: no images are named, or none of them can be read; or there is nothing to ``compare``.
-        NotADirectoryError: ``output`` is a file.
+        NotADirectoryError, PermissionError: ``output`` is a file, or may not be written to.
+        FileExistsError: a picture would take the place of an image.
     """
-    if output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"{output} is a file; name a folder for the results")
+    place.check_folder(output, " for the results")
+    place.check_file(output / "results.json")
     paths = find_images(inputs, recursive=recursive)
     names: list[Path] = []
     for path in paths:
         names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
+    place.check_apart(names, paths)
     given = detector.proposals_in(paths)
-    places = range(len(paths))[distributed.rank() :: distributed.processes()]
+    indices = range(len(paths))[distributed.rank() :: distributed.processes()]
     found = distributed.gathered(
         [
             predict_image(
-                detector, place + 1, paths[place], names[place], threshold, given[place], least, compare=compare
+                detector, index + 1, paths[index], names[index], threshold, given[index], least, compare=compare
             )
-            for place in track(places, "predict", len(places))
+            for index in track(indices, "predict", len(indices))
         ]
     )
     skipped = [item.skipped for item in found if item.skipped]

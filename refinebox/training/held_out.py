@@ -110,7 +110,8 @@ class Splits:
         """The first ``count`` images of each, with objects where they are learned from, as a rehearsal needs them."""
         with_objects = {entry["image_id"] for entry in self.learned.annotations if not entry["iscrowd"]}
         held_out = None if self.held_out is None else first(self.held_out, count)
-        return Splits(first(self.learned, count, with_objects), held_out, first(self.validation, count))
+        learned = first(self.learned, count, with_objects or None)  # with none at all, all will be told
+        return Splits(learned, held_out, first(self.validation, count))
 
 
 def first(data: CocoData, count: int, among: set[int] | None = None) -> CocoData:

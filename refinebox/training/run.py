@@ -14,7 +14,7 @@ from refinebox.data.input_format import InputFormat
 from refinebox.detection.description import describe
 from refinebox.detection.detector import Detector
 from refinebox.evaluation.evaluator import Metrics, points
-from refinebox.files import checkpoint
+from refinebox.files import checkpoint, place
 from refinebox.progress import tell
 from refinebox.refinement.refiner import Refiner
 from refinebox.report import curves
@@ -125,14 +125,20 @@ class Run:
 
         Raises:
             FileExistsError, NotADirectoryError, FileNotFoundError: the folder holds another run, is a file, or holds
-                none to continue.
+                none to continue, or no longer its best refiner.
             ValueError: settings changed since the interruption.
         """
         if self.writes:
             open_run(self.output, self.configuration, continued)
         if continued and self.state.exists():
-            self.progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
+            with checkpoint.understood(self.state):
+                self.progress = Progress(**resume.load(self.state, learner.models, learner.optimizer))
         progress = self.progress
+        if progress.best is not None and not checkpoint.read_metadata(self.best):
+            raise FileNotFoundError(
+                f"{self.best}, the best refiner so far, is gone or damaged; put it back, or start a new run in another "
+                "folder"
+            )
         self.start = time.monotonic() - progress.seconds
         if self.writes:
             forget_after(self.output, progress.epoch)
@@ -221,9 +227,8 @@ def described_input(form: InputFormat) -> dict[str, Any]:
 
 
 def check_place(output: Path, *, continued: bool) -> None:
-    """Raises NotADirectoryError, FileExistsError or FileNotFoundError where no run can start, or none can go on."""
-    if output.exists() and not output.is_dir():
-        raise NotADirectoryError(f"{output} is a file; name a folder for the run")
+    """Raises OSError where no run can start: what is there is none to continue, or one, or cannot be written to."""
+    place.check_folder(output, " for the run")
     there = (output / CONFIG).exists()
     if there and not continued:
         raise FileExistsError(f"{output} already holds a run; pass --resume to continue it, or name another folder")
@@ -241,8 +246,8 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         checkpoint.write_json(path, config)
         return
     try:
-        old = json.loads(path.read_bytes())
-    except ValueError as error:
+        old = dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
     old = {name: asdict(FIRST)[name] for name in NEW} | old  # as version 0.1.0 had them without saying so
     changed = [
@@ -264,8 +269,14 @@ def forget_after(output: Path, epoch: int) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The content of a file of JSON lines; none where there is no file."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    """The content of a file of JSON lines; none where there is no file.
+
+    Raises ValueError where it is damaged.
+    """
+    try:
+        return [dict(json.loads(line)) for line in path.read_bytes().splitlines()] if path.exists() else []
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
 
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:

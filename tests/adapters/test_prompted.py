@@ -8,6 +8,7 @@ import pytest
 import torch
 from adapter_contract import AdapterContract
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
@@ -122,6 +123,19 @@ def test_a_batch_equals_its_images(detector: Detector) -> None:
     images, sizes = detector.profile.input.pad([detector.preprocess(PICTURE)] * 2)
     one, two = detector(images[:1], sizes[:1]), detector(images, sizes)
     torch.testing.assert_close(two.logits, one.logits.expand_as(two.logits), atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_known_of_the_words_follows_the_detector_to_another_device(folder: Path, family: str) -> None:
+    moved = load_detector(str(folder), prompt=PHRASES)
+    moved.predict([PICTURE])
+    moved.to("meta")
+    network: Any = moved.network
+    assert {network.get_buffer(name).device.type for name in network.inputs} == {"meta"}
+    if family == "omdet-turbo":
+        caches = network.network.language_cache_class, network.network.language_cache_prompt
+        known = [tensor for cache in caches for tensor in tree_leaves(list(cache.cache.values()))]
+        assert len(known) >= len(PHRASES) + 2
+        assert {tensor.device.type for tensor in known} == {"meta"}
 
 
 def test_other_words_change_what_is_found(folder: Path) -> None:

@@ -1,29 +1,30 @@
 """TIDE's errors, by hand and against tidecv."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from random_boxes import CROWDED, draw_data, draw_rows
+from random_boxes import CROWDED, draw_data, draw_lvis, draw_rows
 
 from refinebox.analysis import tide
 from refinebox.analysis.tide import Kind
 from refinebox.data import annotations
 from refinebox.data.annotations import CocoData
 from refinebox.evaluation import precision
-from refinebox.evaluation.evaluator import coco_ap
+from refinebox.evaluation.evaluator import Evaluator, coco_ap
 from refinebox.evaluation.overlaps import Objects, Overlaps
 from refinebox.evaluation.results import read_results
-from refinebox.evaluation.rows import Rows
+from refinebox.evaluation.rows import Rows, top
 
 NAMES = {"class": "Cls", "box": "Loc", "both": "Both", "duplicate": "Dupe", "background": "Bkg", "missed": "Miss"}
 
 
-def reference(truth: CocoData, rows: Rows) -> dict[str, Any]:
-    """What tidecv says of the same detections."""
+def reference(truth: CocoData, rows: Rows, ignored: Iterable[tuple[int, int]] = ()) -> dict[str, Any]:
+    """What tidecv says of the same detections, those of ``ignored`` images and categories aside."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own imports warn
         tidecv = pytest.importorskip("tidecv", reason="tidecv is not installed: pip install -e '.[test]'")
@@ -33,6 +34,8 @@ def reference(truth: CocoData, rows: Rows) -> dict[str, Any]:
     for entry in truth.annotations:
         add = objects.add_ignore_region if entry["iscrowd"] else objects.add_ground_truth
         add(entry["image_id"], entry["category_id"], entry["bbox"])
+    for image_id, category_id in ignored:
+        objects.add_ignore_region(image_id, category_id)
     for row in rows.tolist():
         detections.add_detection(int(row[0]), int(row[6]), row[5], row[1:5])
     run = tidecv.TIDE().evaluate(objects, detections)
@@ -62,6 +65,42 @@ def test_errors_are_tidecvs(seed: int) -> None:
     for name, error in expected["errors"].items():
         assert found["errors"][name]["count"] == error["count"], name
         assert found["errors"][name]["dAP"] == pytest.approx(error["dAP"], abs=1e-9), name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_of_lvis_are_tidecvs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which leaves out regions; here they are whole images of the categories that were not looked for in them."""
+    truth, rows = draw_lvis(seed)
+    rows = rows[top(rows, tide.DETECTIONS, each_category=False)]
+    present = {(entry["image_id"], entry["category_id"]) for entry in truth.annotations}
+    ignored = {
+        (entry["id"], category)
+        for entry in truth.images
+        for category in truth.categories
+        if category in entry["not_exhaustive_category_ids"]
+        or not (category in entry["neg_category_ids"] or (entry["id"], category) in present)
+    }
+    overlaps = Overlaps.between(rows, Objects.of(truth, lvis=True))
+    whole = Evaluator(truth, lvis=True)(rows).metrics["AP50"]
+    assert tide.analyse(overlaps)["AP50"] == pytest.approx(whole, abs=1e-9)
+    monkeypatch.setattr(precision, "RECALLS", np.arange(101) / 100)
+    found, expected = tide.analyse(overlaps), reference(truth, rows, ignored)
+    assert found["AP50"] == pytest.approx(expected["AP50"], abs=1e-9)
+    for name, error in expected["errors"].items():
+        assert found["errors"][name]["dAP"] == pytest.approx(error["dAP"], abs=1e-9), name
+        assert found["errors"][name]["count"] <= error["count"], name
+    assert found["errors"]["background"]["count"] < expected["errors"]["background"]["count"]
+
+
+@pytest.mark.parametrize("where", ["neg_category_ids", "not_exhaustive_category_ids", None])
+def test_lvis_counts_a_stray_detection_where_its_category_was_looked_for(where: str | None) -> None:
+    data = draw_data(np.random.default_rng(0))
+    fields: dict[str, Any] = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    images = [{**entry, **fields, **({where: [5]} if where else {})} for entry in data.images]
+    kept = [{**entry, "category_id": 2, "iscrowd": 0} for entry in data.annotations]
+    truth = replace(data, images=images, annotations=kept)
+    stray = Overlaps.between(np.array([[1, 630, 630, 1, 1, 0.9, 5]]), Objects.of(truth, lvis=True))
+    assert tide.analyse(stray)["errors"]["background"]["count"] == (where == "neg_category_ids")
 
 
 @pytest.mark.parametrize("name", ["yolox_nano", "nanodet_m"])

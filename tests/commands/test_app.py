@@ -312,7 +312,7 @@ def test_a_cost_that_cannot_be_counted_is_a_line_and_the_refiner_is_read_once(
 
 def test_a_folder_to_write_to_is_told_before_any_work(refiner_file: Path, tmp_path: Path) -> None:
     words: Words = ["apply", "--detector", "nothing", "--refiner", refiner_file, "--output", tmp_path]
-    assert the_line(run(*words)).endswith(" is a folder; name the .safetensors file to write")
+    assert the_line(run(*words)).endswith(" is a folder; name a .safetensors file to write")
 
 
 def test_an_unknown_ap_is_called_unknown(detector: Detector, detector_file: Path, tmp_path: Path) -> None:
@@ -409,6 +409,7 @@ def places(
     for name in ("folder", "used"):
         (tmp_path / name).mkdir()
     (tmp_path / "used" / "config.json").write_text("{}")
+    (tmp_path / "found.json").write_text("[]")
     named = {path.stem: path for path in tmp_path.iterdir()}
     return {
         **named,
@@ -489,7 +490,7 @@ BAD = {
     ),
     "apply into a folder": (
         "apply --detector {detector} --refiner {best} --output {folder}",
-        r"folder is a folder; name the \.safetensors file to write",
+        r"folder is a folder; name a \.safetensors file to write",
     ),
     "eval's figures into a folder": (
         "eval {detector} --data {data} --output {new} --json {folder}",
@@ -563,6 +564,26 @@ BAD = {
     "nothing to resume": (
         "train --detector {detector} --data {data} --output {new} --resume",
         r"new holds no run to continue; leave out --resume to start one",
+    ),
+    "upgrade over its detector": (
+        "apply --detector {detector} --refiner {best} --output {detector}",
+        r"detector\.safetensors is a file that is read, and would be lost; name another to write",
+    ),
+    "upgrade over its refiner": (
+        "apply --detector {detector} --refiner {best} --output {best}",
+        r"best\.safetensors is a file that is read, and would be lost; name another to write",
+    ),
+    "figures over the detections": (
+        "oracle-analysis --results {found} --data {data} --json {found}",
+        r"found\.json is a file that is read, and would be lost; name another to write",
+    ),
+    "figures over figures": (
+        "oracle-analysis --results {found} --data {data} --json {new} --html {new}",
+        r"two of --json, --csv and --html are one file; name one for each",
+    ),
+    "figures over the detector": (
+        "eval {detector} --data {data} --output {new} --json {detector}",
+        r"detector\.safetensors is a file that is read, and would be lost; name another to write",
     ),
     "missing image": ("predict {detector} {none}.jpg --output {new}", r"no file or folder at .*none\.jpg; check the"),
     "empty image folder": ("predict {detector} {folder} --output {new}", r"folder holds no images; expected files"),

@@ -260,7 +260,7 @@ BAD = {
     ),
     "into itself": (
         "refine {upgraded} --images {images} --output {val} --results {val}",
-        "is the results file that is read; name another file with --output",
+        "is a file that is read, and would be lost; name another to write",
     ),
     "percentages": (REFINE + "{percent}", r"the score of a detection is 90; expected scores between 0 and 1 \(1 are"),
     "no refiner to speak of": (

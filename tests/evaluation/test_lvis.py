@@ -8,31 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_boxes import CATEGORIES, draw_data, draw_rows
+from random_boxes import FREQUENCIES, draw_data, draw_lvis
 
 from refinebox.data import annotations
-from refinebox.data.annotations import CocoData
+from refinebox.data.annotations import FEDERATED, CocoData
 from refinebox.evaluation.backends import Backend, FasterCocoEval, Hotcoco
+from refinebox.evaluation.bootstrap import Resampled, difference
 from refinebox.evaluation.evaluator import Evaluator
+from refinebox.evaluation.overlaps import Objects
 from refinebox.evaluation.rows import Rows, to_results
-
-FREQUENCIES = {2: "r", 5: "c", 90: "f"}
-
-
-def draw_lvis(seed: int) -> tuple[CocoData, Rows]:
-    """Federated annotations: a category is looked for in some images only, and not always to the last object."""
-    random = np.random.default_rng(seed)
-    drawn = draw_data(random, images=10)
-    rows = draw_rows(random, drawn)
-    rows[:, 5] = random.permutation(len(rows)) / len(rows)  # which of equal scores are the best 300 is not defined
-    present = {(entry["image_id"], entry["category_id"]) for entry in drawn.annotations}
-    images = []
-    for entry in drawn.images:
-        absent = [c for c in CATEGORIES if (entry["id"], c) not in present and random.random() < 0.7]
-        partial = [c for c in CATEGORIES if (entry["id"], c) in present and random.random() < 0.3]
-        images.append({**entry, "neg_category_ids": absent, "not_exhaustive_category_ids": partial})
-    annotations = [{**entry, "iscrowd": 0} for entry in drawn.annotations]
-    return replace(drawn, images=images, annotations=annotations, frequencies=FREQUENCIES), rows
 
 
 def content(truth: CocoData) -> dict[str, Any]:
@@ -67,6 +51,55 @@ def test_ap_is_that_of_the_authors(
     for name, value in found.items():
         assert value == pytest.approx(100 * expected["AR@300" if name == "AR" else name], abs=1e-9), name
     assert found["AP"] != Evaluator(truth)(rows).metrics["AP"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bootstrap_resamples_that_ap(seed: int) -> None:
+    truth, rows = draw_lvis(seed)
+    images = np.array([entry["id"] for entry in truth.images])
+    resampled = Resampled(rows, Objects.of(truth, lvis=True), images)
+    expected = Evaluator(truth, lvis=True)(rows).metrics["AP"]
+    assert resampled.ap(np.ones(len(images), dtype=np.int64)) == pytest.approx(expected, abs=1e-9)
+    assert expected != Evaluator(truth)(rows).metrics["AP"]
+    shifted = rows + np.array([0, 4, 4, 0, 0, 0, 0])
+    found = difference(truth, shifted, rows, lvis=True, resamples=30)
+    assert found != difference(truth, shifted, rows, resamples=30)
+
+
+@pytest.mark.parametrize("backend", [Hotcoco, FasterCocoEval])
+def test_categories_that_are_not_listed_are_looked_for_by_nobody(backend: type[Backend]) -> None:
+    truth, rows = draw_lvis(0)
+    images = [{**entry, "neg_category_ids": [*entry["neg_category_ids"], 1, 40, 1203]} for entry in truth.images]
+    more = replace(truth, images=images)
+    found, expected = (Evaluator(data, lvis=True, backend=backend)(rows).metrics for data in (more, truth))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_ids_of_every_kind_say_what_was_looked_for(tmp_path: Path) -> None:
+    """Names, text and numbers that are not listed; what is no list is left out and told."""
+    truth, rows = draw_lvis(0)
+    written = json.loads(json.dumps(content(truth)))
+    for entry in (*written["categories"], *written["annotations"]):
+        field = "id" if "name" in entry else "category_id"
+        entry[field] = f"c{entry[field]}"
+    for entry in written["images"]:
+        for field in FEDERATED:
+            entry[field] = [f"c{number}" for number in entry[field]]
+    written["images"][0]["neg_category_ids"].append("c7")
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(written))
+    found = annotations.read(path, tmp_path, images_needed=False)
+    assert "1 neg_category_ids of categories that are not listed, such as 'c7'" in found.summary()
+    renumbered = rows.copy()
+    renumbered[:, 6] = [list(FREQUENCIES).index(int(row[6])) + 1 for row in rows]
+    metrics, expected = (Evaluator(*each, lvis=True) for each in ((found,), (truth,)))
+    assert metrics(renumbered).metrics == pytest.approx(expected(rows).metrics, abs=1e-9)
+    written["images"][0]["neg_category_ids"] = "c7"
+    path.write_text(json.dumps(written))
+    found = annotations.read(path, tmp_path, images_needed=False)
+    assert "1 neg_category_ids that are no lists, such as c7" in found.summary()
+    with pytest.raises(ValueError, match=r"^image 1 has no 'neg_category_ids'; leave out --lvis for COCO annotations$"):
+        Evaluator(found, lvis=True)
 
 
 def test_what_lvis_adds_is_read(tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def test_crowds_are_not_matched_but_seen() -> None:
     everything = replace(found.objects, crowd=np.ones(len(found.objects.crowd), dtype=np.bool_))
     crowded = Overlaps.between(found.rows, everything)
     assert (crowded.match([Pass(0.1, same_category=False)]) == -1).all()
-    inside = crowded.in_crowd(0.5)
+    inside = crowded.excused(0.5)
     assert 0 < inside.sum() < len(inside)
-    assert not drawn(1).in_crowd(1.1).any()
+    assert not drawn(1).excused(1.1).any()
 
 
 def test_nothing_overlaps_nothing() -> None:

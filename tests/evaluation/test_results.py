@@ -51,7 +51,11 @@ BAD = {
     "no numbers": ([{**GOOD, "score": "high"}], r"detection 0 has .*score 'high'; expected numbers, and a box of x, y"),
     "NaN": (
         '[{"image_id": 3, "category_id": 2, "bbox": [1, 2, NaN, 4], "score": 1}]',
-        r"the box or score of detection 0, in image 3, is not finite; leave out such detections \(1 in all\)",
+        r"the box or score of detection 0, in image 3, is not finite, or beyond any image; leave out .*\(1 in all\)",
+    ),
+    "beyond": (
+        [{**GOOD, "bbox": [1, 2, 1e300, 4]}],
+        r"the box or score of detection 0, in image 3, is not finite, or be",
     ),
     "unknown image": (
         [GOOD, {**GOOD, "image_id": 77}],

@@ -215,7 +215,7 @@ def test_other_channels_are_refused_whatever_is_asked(
 
 
 def test_a_folder_is_no_output(detector: Detector, detector_file: Path, refiner_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match=r" is a folder; name the \.safetensors file to write$"):
+    with pytest.raises(IsADirectoryError, match=r" is a folder; name a \.safetensors file to write$"):
         apply(detector, detector_file, refiner_file, tmp_path)
 
 

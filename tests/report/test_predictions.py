@@ -193,6 +193,24 @@ def test_a_file_is_no_output(detector: Detector, photos: Path) -> None:
     assert (photos / "notes.txt").read_text() == "no image"
 
 
+def test_no_image_is_written_over(detector: Detector, photos: Path) -> None:
+    """Pictures have the images' names."""
+    pictures = photos.rename(photos.with_name("pictures"))
+    images = {path: path.read_bytes() for path in pictures.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"b\.png is a file that is read, and would be lost; name another to write"
+    ):
+        predict(detector, [pictures], pictures.parent)
+    assert images == {path: path.read_bytes() for path in pictures.iterdir()}
+
+
+def test_results_that_are_a_folder_are_told_before_the_work(detector: Detector, photos: Path) -> None:
+    (photos / "results.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"results\.json is a folder; name a file to write$"):
+        predict(detector, [photos], photos)
+    assert not (photos / "pictures").exists()
+
+
 def test_images_that_are_all_broken_are_an_error(detector: Detector, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")

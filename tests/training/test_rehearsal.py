@@ -110,6 +110,11 @@ def test_processes_share_the_folder_of_the_first(monkeypatch: pytest.MonkeyPatch
     assert tmp_path.is_dir()  # the first removes it
 
 
+def test_without_any_object_it_says_so(detector: Detector, training: CocoData, validation: CocoData) -> None:
+    with pytest.raises(ValueError, match="none of the 4 training images has an object"):
+        rehearse(detector, replace(training, annotations=[]), validation, SETTINGS)
+
+
 def test_images_without_objects_are_passed_over(training: CocoData) -> None:
     ids = [entry["id"] for entry in training.images]
     few = first(training, 2, among=set(ids[2:5]))

@@ -472,6 +472,33 @@ def test_other_weights_do_not_continue_a_run(
         )
 
 
+@pytest.mark.parametrize("content", [None, b"", b"noise that is no file of tensors"])
+def test_a_run_whose_best_refiner_is_gone_does_not_end_in_the_dark(
+    content: bytes | None, detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    settings = replace(QUICK, epochs=1)
+    best = train.train(detector, training, validation, tmp_path / "run", settings).best
+    best.unlink()
+    if content is not None:
+        best.write_bytes(content)
+    with pytest.raises(
+        FileNotFoundError, match=r"best\.safetensors, the best refiner so far, is gone or damaged; put it"
+    ):
+        train.train(detector, training, validation, tmp_path / "run", settings, continued=True)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "losses.jsonl"])
+@pytest.mark.parametrize("content", ["[1]\n", '{"epoch": 1'])
+def test_a_damaged_record_is_named(
+    name: str, content: str, detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path
+) -> None:
+    settings = replace(QUICK, epochs=1, batch_size=6)
+    train.train(detector, training, validation, tmp_path / "run", settings)
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\); start a new run in another folder"):
+        train.train(detector, training, validation, tmp_path / "run", settings, continued=True)
+
+
 def test_output_must_be_a_folder(detector: Detector, training: CocoData, validation: CocoData, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(NotADirectoryError, match="is a file; name a folder for the run"):
