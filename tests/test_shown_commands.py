@@ -40,7 +40,7 @@ SKIPPED = {
     "pytest": "these are the tests",
     "yolo ": "another program, under the AGPL",
     "python scripts/": "hours; in tests/scripts on less",
-    "refinebox export": "half a minute each; in tests/refinement/test_export.py and test_parts.py",
+    "refinebox export": "half a minute each; in tests/refinement/test_export.py and test_exportable.py",
     "better.onnx": "what an export made; in tests/refinement/test_export.py",
 }
 WRITES = ("--output", "--html", "--json", "--csv")
