@@ -1,7 +1,7 @@
 """Draws the six pictures of docs/concepts.md from a finished training of the bundled detector.
 
 refinebox demo --output demo
-refinebox train --detector dab-detr-shapes --data demo/data --output run --epochs 4 --steps 3 --quality
+refinebox train --detector dab-detr-shapes --data demo/data --output run --epochs 4 --augmentation flip --quality
 python scripts/draw_method.py --refiner run/best.safetensors --data demo/data --output docs/pictures
 """
 

@@ -107,7 +107,15 @@ def test_every_command_shown_exists_with_its_options(words: list[str]) -> None:
         assert words[0] in OTHERS
 
 
-EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = set(PROJECT["optional-dependencies"])
+FOLDERS = ("refinebox", "adapters", "scripts", "tests")
+MODULES = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+
+
+def test_one_version_is_told_everywhere() -> None:
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -120,6 +128,9 @@ def test_what_the_text_names_exists(document: Path) -> None:
     if document.name == "CHANGELOG.md":
         return  # which also names what was
     for code in inline(document):
+        if re.fullmatch(r"[\w/]+\.py", code) and code != "owl.py":  # which a document shows whole
+            there = (ROOT / code).is_file() or (ROOT / "refinebox" / code).is_file()
+            assert there if "/" in code else code in MODULES, code
         ours = as_refinebox(code.split())
         if ours and ours[0].isalpha() and ours[0].islower():
             assert ours[0].replace("_", "-") in COMMANDS, code

@@ -93,6 +93,8 @@ def evaluate(
     if verbose:
         show(thresholds_table(evaluations, baseline=baseline))
         show(categories_table(validation.categories, evaluations, baseline=baseline))
+    else:
+        typer.echo(offered([*hidden, "AP at every IoU threshold", "of every category"]))
     if "after" in rows and metrics["after"]["AP"] is not None:
         before, after = points(metrics[own]), points(metrics["after"])
         if caveat:
@@ -101,6 +103,4 @@ def evaluate(
             luck = difference(validation, rows[own], rows["after"])
             gain = change(before, after, luck.low, luck.high)
             typer.echo(f"AP {gain}, over {luck.resamples:,} resamples of the images")
-    if not verbose:
-        typer.echo(offered([*hidden, "AP at every IoU threshold", "of every category"]))
     typer.echo("wrote " + ", ".join(str(output / f"{stage}.json") for stage in rows))

@@ -131,11 +131,11 @@ def publish(
     if verbose:
         show(tables.swap_thresholds_table(analysis), width=150)
     show(tables.categories_table(analysis, None if verbose else tables.TOP))
-    for line in tables.comparison_lines(analysis):
-        typer.echo(line)
     if not verbose:
         count = len(analysis.data.categories)
         rest = [f"all {count} categories"] if count > tables.TOP else []
         typer.echo(offered([*hidden, "AP at every IoU threshold", *rest]))
+    for line in tables.comparison_lines(analysis):
+        typer.echo(line)
     if written := [str(path) for path in (json_file, csv_file, html_file) if path is not None]:
         typer.echo(f"wrote {', '.join(written)}")

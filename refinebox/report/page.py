@@ -186,6 +186,8 @@ def _what_changed(analysis: Analysis) -> str:
 
 
 def _class_chart(analysis: Analysis) -> str:
+    if analysis.found.caveat:  # what refinement changes here is no gain
+        return ""
     named = [(f"{row['name']} ({row['objects']:,}{_rare(row)})", row["change"]) for row in _found_categories(analysis)]
     ranked = sorted(named, key=lambda item: -item[1])
     if len(ranked) > CATEGORIES:
@@ -206,11 +208,13 @@ def _class_table(analysis: Analysis) -> str:
             f"<td>{escape(row['name'])}{' <small>rare</small>' if _rare(row) else ''}</td>",
             f'<td data-value="{row["objects"]}">{row["objects"]:,}</td>',
             *(_number(row["swaps"][swap.name]["AP"]) for swap in shown),
-            _number(row["change"]),
+            *([] if analysis.found.caveat else [_number(row["change"])]),
         ]
         for row in _found_categories(analysis)
     ]
-    head = ["category", "objects", *(swap.title for swap in shown), f"gain of {_what_changed(analysis)}"]
+    head = ["category", "objects", *(swap.title for swap in shown)]
+    if not analysis.found.caveat:
+        head.append(f"gain of {_what_changed(analysis)}")
     return _section("AP of every category", _table(head, cells, sortable=True))
 
 

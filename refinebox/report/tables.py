@@ -139,6 +139,8 @@ def to_json(analysis: Analysis) -> dict[str, Any]:
             "perfect_box": comparison.perfect_box.metrics,
             "closed": comparison.headroom_closed(),
         }
+        if analysis.found.caveat:
+            content["headroom"]["caveat"] = analysis.found.caveat
         content["bootstrap"] = {
             "mean": interval.mean,
             "low": interval.low,
