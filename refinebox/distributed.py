@@ -57,6 +57,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise no_device(name, error) from error
+    if device.type == "meta":
+        raise no_device(name, RuntimeError("it holds shapes and no numbers"))
     started = device.type == "cuda" and "LOCAL_RANK" in os.environ
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if started else device
 

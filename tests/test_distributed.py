@@ -118,6 +118,14 @@ def test_training_and_evaluation_in_two_processes_equal_those_in_one(
     assert len(list((tmp_path / "predicted2/pictures").iterdir())) == 4
 
 
+def test_two_processes_rehearse(detector_file: Path, shapes_folder: Path, tmp_path: Path) -> None:
+    """In one folder, in which each reads what the first has written."""
+    words = ["train", "--detector", detector_file, "--data", shapes_folder, "--output", tmp_path / "run"]
+    said = done(2, *words, "--batch-size", "2", "--recipe", "published", "--quality", "--dry-run")
+    assert "dry run: 4 training and 4 validation images twice in " in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_processes_count_unreadable_images_as_one_does(
     detector_file: Path, spoiled_folder: Path, tmp_path: Path
 ) -> None:

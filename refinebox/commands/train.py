@@ -112,7 +112,9 @@ def train(
     ] = None,
     clip_norm: Annotated[
         float | None,
-        typer.Option(min=0, help="Largest L2 norm of the gradient. Default 1, published 0.1.", rich_help_panel=RECIPE),
+        typer.Option(
+            min=1e-6, help="Largest L2 norm of the gradient. Default 1, published 0.1.", rich_help_panel=RECIPE
+        ),
     ] = None,
     jitter: Annotated[
         int | None,
@@ -126,7 +128,7 @@ def train(
         float | None,
         typer.Option(
             min=0,
-            max=1,
+            max=0.99999,  # of 1 it would stay what it was before the first step
             help="Decay of the weights' moving average, 0 for none. Default 0.998, published 0.",
             rich_help_panel=RECIPE,
         ),

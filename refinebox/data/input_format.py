@@ -187,7 +187,7 @@ def random_crop(
     height, width = target.content(image.height, image.width)
     boxes = boxes * torch.tensor([width / image.width, height / image.height] * 2)
     image = image.resize((width, height), Image.Resampling.BILINEAR)
-    low, high = round(384 * scale), round(600 * scale)
+    low, high = (max(1, round(side * scale)) for side in (384, 600))
     window = [choice.randint(min(side, low), min(side, high)) for side in (height, width)]
     top, left = (choice.randint(0, side - cut) for side, cut in zip((height, width), window, strict=True))
     image = image.crop((left, top, left + window[1], top + window[0]))

@@ -69,8 +69,9 @@ def nothing(entries: Sequence[Any], ids: tuple[Ids, Ids], tally: Tally) -> str:
         values = [entry[what] for entry in entries if isinstance(entry, dict) and what in entry]
         unknown = sorted({str(value) for value in values if ids[column].number(value) is None})
         if unknown:
-            listed = f"; listed are {', '.join(map(brief, list(ids[1].originals.values())[:20]))}" if column else ""
-            return message.format(", ".join(map(brief, unknown[:5])), len(unknown)) + listed
+            listed = ", ".join(map(brief, list(ids[1].originals.values())[:20])) or "none"
+            known = f"; listed are {listed}" if column else ""
+            return message.format(", ".join(map(brief, unknown[:5])), len(unknown)) + known
     return next(iter(tally.examples.values()), "all were left out")
 
 

@@ -1,7 +1,8 @@
 """Image files through a detector: COCO results, and a picture of each."""
 
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -74,9 +75,11 @@ def predict(
     place.check_folder(output, " for the results")
     place.check_file(output / "results.json")
     paths = find_images(inputs, recursive=recursive)
-    names: list[Path] = []
+    taken: dict[str, Path] = {}
     for path in paths:
-        names.append(free_name(output / "pictures" / f"{path.stem}.png", names))
+        name = free_name(output / "pictures" / f"{path.stem}.png", taken)
+        taken[anywhere(name)] = name
+    names = list(taken.values())
     place.check_apart(names, paths)
     given = detector.proposals_in(paths)
     indices = range(len(paths))[distributed.rank() :: distributed.processes()]
@@ -207,13 +210,18 @@ def result_rows(detections: Detections) -> list[dict[str, Any]]:
     return rows
 
 
-def free_name(path: Path, taken: Sequence[Path]) -> Path:
-    """``path``, or with a number where an image of the same name came before."""
+def free_name(path: Path, taken: Container[str]) -> Path:
+    """``path``, or with a number where an image of the same name, as :func:`anywhere` gives it, came before."""
     number, free = 2, path
-    while free in taken:
+    while anywhere(free) in taken:
         free = path.with_stem(f"{path.stem}_{number}")
         number += 1
     return free
+
+
+def anywhere(path: Path) -> str:
+    """A path as systems take it that tell neither small letters from capitals nor composed letters from others."""
+    return unicodedata.normalize("NFC", str(path).casefold())
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

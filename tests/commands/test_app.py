@@ -514,6 +514,10 @@ BAD = {
         "eval {detector} --data {data} --device nonsense",
         r"no device 'nonsense' here \(.*\); pass --device cpu",
     ),
+    "device without numbers": (
+        "eval {detector} --data {data} --device meta",
+        r"no device 'meta' here \(it holds shapes and no numbers\); pass --device cpu",
+    ),
     "no data, eval": (
         "eval {detector}",
         r"the val images are not named: pass --data DIR, or both the annotation file and the image folder",

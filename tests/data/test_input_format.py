@@ -1,6 +1,7 @@
 """Images as detectors want them, against the code that the detectors come from."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from coco_files import noise
 from PIL import Image
 from torchvision.transforms.v2 import functional as transforms
 
-from refinebox.data.input_format import MEAN, STD, InputFormat, Rounding, pad
+from refinebox.data.input_format import MEAN, STD, InputFormat, Rounding, pad, random_crop
 
 ROUNDING = [  # height, width, and what the authors, detectron2 and transformers make of it
     (480, 640, (800, 1066), (800, 1067), (800, 1066)),
@@ -22,6 +23,15 @@ ROUNDING = [  # height, width, and what the authors, detectron2 and transformers
     (800, 1000, (800, 1000), (800, 1000), (800, 1000)),
     (1600, 2000, (800, 1000), (800, 1000), (800, 1000)),
 ]
+
+
+@pytest.mark.parametrize("side", [1, 2, 5])
+def test_a_crop_is_never_of_nothing(side: int) -> None:
+    for seed in range(20):
+        whole = torch.tensor([[0.0, 0.0, 40.0, 30.0]])
+        image, boxes = random_crop(Image.fromarray(noise(30, 40)), whole, side, random.Random(seed))
+        assert min(image.size) >= 1
+        assert (boxes[:, 2:] > 0).all()
 
 
 SMALL = InputFormat(short_side=32, long_side=100)

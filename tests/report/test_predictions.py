@@ -1,6 +1,7 @@
 """Files in, results and pictures out; one broken file does not stop the rest."""
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from refinebox.detection.choice import Choice
 from refinebox.detection.detector import Detector
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
-from refinebox.report.predictions import detect_image, find_images, free_name, passed_over, predict
+from refinebox.report.predictions import anywhere, detect_image, find_images, free_name, passed_over, predict
 
 
 @pytest.fixture
@@ -139,8 +140,17 @@ def test_images_of_one_name_get_two_pictures(detector: Detector, photos: Path, t
 
 
 def test_a_free_name_is_kept() -> None:
-    assert free_name(Path("a/b.png"), [Path("a/c.png")]) == Path("a/b.png")
-    assert free_name(Path("a/b.png"), [Path("a/b.png"), Path("a/b_2.png")]) == Path("a/b_3.png")
+    assert free_name(Path("a/b.png"), {anywhere(Path("a/c.png"))}) == Path("a/b.png")
+    assert free_name(Path("a/b.png"), {anywhere(Path("a/b.png")), anywhere(Path("a/b_2.png"))}) == Path("a/b_3.png")
+
+
+def test_names_that_some_systems_take_for_one_are_two(detector: Detector, photos: Path, tmp_path: Path) -> None:
+    """Windows and macOS would write the second picture over the first."""
+    for name in ("B.png", "\u00e9.png", "e\u0301.png"):
+        shutil.copy(photos / "b.png", tmp_path / name)
+    images = [photos / "b.png", tmp_path / "B.png", tmp_path / "\u00e9.png", tmp_path / "e\u0301.png"]
+    pictures = predict(detector, images, tmp_path / "out").pictures
+    assert [picture.name for picture in pictures] == ["b.png", "B_2.png", "\u00e9.png", "e\u0301_2.png"]
 
 
 def test_before_and_after_pair_up(refined: RefinedDetector, photos: Path) -> None:
