@@ -28,9 +28,8 @@ ROUNDING = [  # height, width, and what the authors, detectron2 and transformers
 @pytest.mark.parametrize("side", [1, 2, 5])
 def test_a_crop_is_never_of_nothing(side: int) -> None:
     for seed in range(20):
-        image, boxes = random_crop(
-            Image.fromarray(noise(30, 40)), torch.tensor([[0.0, 0.0, 40.0, 30.0]]), side, random.Random(seed)
-        )
+        whole = torch.tensor([[0.0, 0.0, 40.0, 30.0]])
+        image, boxes = random_crop(Image.fromarray(noise(30, 40)), whole, side, random.Random(seed))
         assert min(image.size) >= 1
         assert (boxes[:, 2:] > 0).all()
 
