@@ -81,14 +81,13 @@ def train(
         strict=strict,
     )
     learner = Learner.start(detector, settings)
-    data = {"train": training.origin(), "val": validation.origin()}
-    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
-    run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
-
     others, part = {"averaged": learner.averaged} if settings.average else {}, part_size(settings)
     judge = partial(
         detect.evaluate, RefinedDetector(detector, learner.refiner), batch_size=part, workers=workers, others=others
     )
+    data = {"train": training.origin(), "val": validation.origin()}
+    run = Run(output, detector, training, settings, lessons.categories, cached=cache is not None, data=data)
+    run.open(learner, continued=continued, tensorboard=tensorboard, steps=len(lessons.steps()))
 
     def judge_epoch() -> Mapping[str, Metrics]:
         return judge(splits.validation, link, unreadable=None if strict else run.progress.unreadable)
