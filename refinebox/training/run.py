@@ -199,6 +199,7 @@ class Run:
             best.get("overlap"),
             self.configuration["training_boxes"],
             max(losses, default=None),
+            self.settings.jitter,
         )
 
     def seconds(self) -> float:

@@ -28,6 +28,7 @@ class Report:
         overlap: mean IoU of the objects with their predicted boxes; None where nobody knows.
         objects: how many there were to learn from; None where nobody counted.
         loss: the highest mean loss of an epoch; None where nobody knows.
+        jitter: copies of every object that were learned from as well.
     """
 
     best: Path
@@ -41,6 +42,7 @@ class Report:
     overlap: float | None = None
     objects: int | None = None
     loss: float | None = None
+    jitter: int = 0
 
     @property
     def gain(self) -> float:
@@ -95,6 +97,8 @@ class Report:
             found.append(f"{100 * self.far_matches:.0f} % of the objects had no predicted box near them")
         if self.overlap is not None and self.overlap > TIGHT:
             found.append(f"the detector's boxes are tight already, with a mean IoU of {self.overlap:.2f}")
+        if self.jitter and self.choice is not None and self.choice.boxes.high < 0:
+            found.append("moved copies of objects, off in other ways than its boxes, may mislead: try --jitter 0")
         if self.choice is not None and self.choice.known is None and self.choice.images < FEW:
             found.append(f"{self.choice.images} held-out images tell little; --held-out takes a larger share")
         return f" ({'; '.join(found)})" if found else ""

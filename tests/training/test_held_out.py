@@ -279,4 +279,11 @@ def test_the_verdict_tells_what_was_chosen_and_why() -> None:
     tight = report(2.0, Choice(80, False, False, bad), overlap=0.91)
     assert "can be told (the detector's boxes are tight already, with a mean IoU of 0.91)" in tight
     assert "tight" not in report(2.0, Choice(80, False, False, bad), overlap=0.8)
+    harmful = Choice(80, False, False, Interval(-2.0, -3.0, -1.0, 9))
+    misled = Report(Path("best"), METRICS, METRICS, "last", 9.0, choice=harmful, jitter=2)
+    assert (
+        "(moved copies of objects, off in other ways than its boxes, may mislead: try --jitter 0)" in misled.verdict()
+    )
+    for other in (replace(misled, jitter=0), replace(misled, choice=replace(harmful, boxes=bad))):
+        assert "--jitter" not in other.verdict()
     assert "makes these boxes WORSE" in report(-0.1)
