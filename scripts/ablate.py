@@ -55,7 +55,6 @@ VARIANTS: dict[str, Settings] = {
     "today, relative": replace(TODAY, architecture=replace(PUBLISHED, moves="relative")),
     "spatial": BASE,
     "spatial, batches of 2": replace(BASE, batch_size=2, learning_rate=1e-3),
-    "spatial, batches of 2, 1.5e-3": replace(BASE, batch_size=2),
     "spatial, logit moves": replace(BASE, architecture=replace(SPATIAL, moves="logit")),
     "spatial, mean alone": replace(BASE, architecture=replace(SPATIAL, placed=False)),
     "spatial, 1x": replace(BASE, architecture=replace(SPATIAL, enlargement=1.0)),
@@ -85,14 +84,11 @@ PARTS: dict[str, parts.Part] = {
     "size L": parts.sized(96, 4),
     "size XL": parts.sized(128, 5),
     "dropout of 0.3": parts.dropped(0.3),
-    "dropout of 0.5": parts.dropped(0.5),
     "distance x 3": parts.weighted(3, 2),
     "distance alone": parts.weighted(1, 0),
     "GIoU alone": parts.weighted(0, 2),
 }
 VARIANTS |= {f"spatial, {name}": BASE for name in PARTS}
-VARIANTS["spatial, dropout of 0.5, weight decay 0.1, 4 jittered"] = replace(BASE, weight_decay=0.1, jitter=4)
-PARTS["dropout of 0.5, weight decay 0.1, 4 jittered"] = parts.dropped(0.5)
 WHOLE_MAPS = ("BiFPN",)  # whose normalisation needs the cells that a cache leaves out
 
 

@@ -44,7 +44,6 @@ def plain(detector: Detector) -> AbstractContextManager[Any]:
     return ExitStack()
 
 
-# ----------------------------------------------------------------------------------------------------------- pyramid
 class BiFpn(nn.Module):
     """Weighted fusion down and up again, several times (EfficientDet, arXiv 1911.09070, section 3), for FPN.
 
@@ -122,7 +121,6 @@ def grouped(groups: int) -> Part:
     return lambda _: replaced(refiner, FeaturePyramid=build)
 
 
-# -------------------------------------------------------------------------------------------------------------- size
 def sized(width: int, blocks: int) -> Part:
     """Another number of channels and of residual blocks (EfficientDet's compound scaling: both grow together)."""
 
@@ -159,7 +157,6 @@ def dropped(share: float) -> Part:
     return lambda _: replaced(head, Places=Dropped)
 
 
-# ----------------------------------------------------------------------------------------------------------- pooling
 class Merging(BoxHead):
     """A head that reads three levels, of which a convolution makes one; it starts from the box's own."""
 
@@ -193,7 +190,6 @@ def adjacent_levels(_: Detector) -> Iterator[None]:
         yield
 
 
-# ------------------------------------------------------------------------------------------------------ what is learned
 def uniform_overlap(boxes: Tensor, noise: Tensor, least: float = 0.5) -> Tensor:
     """As ``jittered``, with IoUs that are spread evenly between ``least`` and 1, found by bisection."""
     wanted = least + (1 - least) * (noise.sum(-1) * 997).frac().abs()  # [J, N]

@@ -88,7 +88,7 @@ def classify(overlaps: Overlaps) -> Errors:
 
 
 def analyse(overlaps: Overlaps) -> dict[str, Any]:
-    """AP50 in points, and for each type of error how often it occurs (``count``) and what it costs (``dAP``).
+    """AP50 in points, of how many ``detections`` an image, and of each error its ``count`` and cost (``dAP``).
 
     ``dAP`` is AP50 with this one type put right, less AP50, and 0 where that is below 0. The 100 best detections of
     each image are looked at, in LVIS the 300 best, of which those that count neither way there are no errors.
@@ -104,7 +104,7 @@ def analyse(overlaps: Overlaps) -> dict[str, Any]:
     for kind in ERRORS:
         count = int((errors.missed if kind == Kind.MISSED else counted & (errors.kind == kind)).sum())
         found[kind.name.lower()] = {"count": count, "dAP": max(0.0, ap50(overlaps, errors, kind) - plain)}
-    return {"AP50": plain, "errors": found}
+    return {"AP50": plain, "detections": limit, "errors": found}
 
 
 def ap50(overlaps: Overlaps, errors: Errors, fixed: Kind | None = None) -> float:

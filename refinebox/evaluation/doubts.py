@@ -32,8 +32,9 @@ def no_measure(detector: Detector, data: CocoData) -> str | None:
     if not had:
         return None
     what = "the refiner learned from these images" if "train" in had else "these images chose the epoch"
-    choice = detector.history.get("choice")
-    return f"{what}, so this measures no gain{f'; {deciding(choice)} say {decided(choice)}' if choice else ''}"
+    choice = detector.history.get("choice") or {}
+    other = choice and choice.get("known") is None  # else validation images decided, which chose the epoch too
+    return f"{what}, so this measures no gain{f'; {deciding(choice)} say {decided(choice)}' if other else ''}"
 
 
 def beforehand(detector: Detector, data: CocoData, link: Link) -> list[str]:

@@ -78,9 +78,8 @@ class TiledLevel:
         tiles = self._ended(merged * inside[:, None], padding=0)  # beyond the map are zeros  [T, 64, 8, 8]
         own = inside[:, 1:-1, 1:-1]
         at = (place.expand_as(inside)[:, 1:-1, 1:-1][own] for place in (image, row, column))
-        put = (
-            torch.Tensor.index_put if torch.is_grad_enabled() else torch.Tensor.index_put_
-        )  # earlier steps read the old
+        # in place but for gradients, whose earlier steps have read the map as it was
+        put = torch.Tensor.index_put if torch.is_grad_enabled() else torch.Tensor.index_put_
         self.map = first(put(last(self.map), tuple(at), last(tiles)[own]))
 
 

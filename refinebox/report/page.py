@@ -163,7 +163,7 @@ def _error_table(analysis: Analysis) -> str:
         for kind, meaning in MEANINGS.items()
     ]
     note = (
-        f"AP50 of the 100 best detections of each image is {analysis.errors['AP50']:.1f}; "
+        f"AP50 of the {analysis.errors['detections']} best detections of each image is {analysis.errors['AP50']:.1f}; "
         "the cost is what it gains when this one type is put right."
     )
     return _table(["", "how many", "cost", "meaning"], rows) + _soft(note)

@@ -36,7 +36,8 @@ def swap_thresholds_table(analysis: Analysis) -> Table:
 
 def errors_table(analysis: Analysis) -> Table:
     """TIDE's errors: how many there are, and what they cost."""
-    title = f"TIDE's errors in the 100 best of each image, AP50 {analysis.errors['AP50']:.1f}"
+    limit, ap50 = analysis.errors["detections"], analysis.errors["AP50"]
+    title = f"TIDE's errors in the {limit} best of each image, AP50 {ap50:.1f}"
     table = Table(title=title, title_justify="left")
     for column in ("", "how many", "cost (AP50)", "meaning"):
         table.add_column(column, justify="left" if column in ("", "meaning") else "right")

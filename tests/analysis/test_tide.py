@@ -61,6 +61,7 @@ def analyse(truth: CocoData, rows: Rows) -> dict[str, Any]:
 def test_errors_are_tidecvs(seed: int) -> None:
     truth, rows = drawn(seed)
     found, expected = analyse(truth, rows), reference(truth, rows)
+    assert found["detections"] == 100
     assert found["AP50"] == pytest.approx(expected["AP50"], abs=1e-9)
     for name, error in expected["errors"].items():
         assert found["errors"][name]["count"] == error["count"], name
@@ -100,6 +101,7 @@ def test_lvis_counts_a_stray_detection_where_its_category_was_looked_for(where: 
     kept = [{**entry, "category_id": 2, "iscrowd": 0} for entry in data.annotations]
     truth = replace(data, images=images, annotations=kept)
     stray = Overlaps.between(np.array([[1, 630, 630, 1, 1, 0.9, 5]]), Objects.of(truth, lvis=True))
+    assert tide.analyse(stray)["detections"] == 300
     assert tide.analyse(stray)["errors"]["background"]["count"] == (where == "neg_category_ids")
 
 

@@ -57,6 +57,8 @@ def test_images_that_chose_or_taught_measure_no_gain(
     said = "90 training images that were held out say 50.0 → 52.0 (+2.0, 95 %: +1.0 to +3.0)"
     told = f"{what}, so this measures no gain; {said}"
     assert no_measure(model, validation) == (told if what else None)
+    model.history = {**model.history, "choice": {**choice, "known": 73.6}}  # validation images decided
+    assert no_measure(model, validation) == (what and f"{what}, so this measures no gain")
 
 
 def test_detections_that_coco_does_not_count_are_told(detector: Detector, validation: CocoData) -> None:
