@@ -2,26 +2,26 @@
 
 Variants of the recipe are settings; what other systems have and this package has not comes from ``trial_parts.py``.
 
-    python scripts/ablate.py --detector bccd.safetensors --data bccd --cache cache --results ablation.jsonl \
-        --variants today spatial --seeds 0 1 2
+    python scripts/ablate.py --detector bccd.safetensors --data bccd --results ablation.jsonl --variants 0.1.0 default \
+        --seeds 0 1 2
 
-Every finished run is a line of the results file; what stands there already is not run again. All runs read one cache,
-so the frozen detector sees every image once. The averaged weights of the last epoch are what is evaluated: validation
-images choose nothing. ``--table`` prints what the file holds.
+Every finished run is a line of the results file; several processes may share it, and none begins what another has
+begun. The frozen detector sees every image once, which is then kept in memory. The averaged weights of the last epoch
+are what is evaluated: validation images choose nothing. ``--table`` prints what the file holds.
 """
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 import trial_parts as parts
+from remembered import Memory, Seen, predicted
 
 from refinebox.analysis.oracle import swapped_rows
 from refinebox.data import annotations, layout
@@ -29,7 +29,7 @@ from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.zoo import load_detector
 from refinebox.evaluation.bootstrap import difference
-from refinebox.evaluation.detect import combined, evaluation_batches
+from refinebox.evaluation.detect import combined
 from refinebox.evaluation.evaluator import Evaluator
 from refinebox.evaluation.link import Link
 from refinebox.evaluation.rows import Rows, to_rows
@@ -39,83 +39,105 @@ from refinebox.refinement.move import clipped
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 from refinebox.training import settings as recipes
-from refinebox.training.cache import Cache
 from refinebox.training.learner import Learner
 from refinebox.training.lessons import Lessons
 from refinebox.training.settings import Settings
 
-WIDEST = 2.0  # enlargement of any variant, for which the cache must hold cells
 BASE = Settings(augmentation="flip", variants=2)
-TODAY = replace(BASE, architecture=PUBLISHED, least_overlap=0.0, steps=3)
-VARIANTS: dict[str, Settings] = {
-    "published": replace(recipes.PUBLISHED, augmentation="flip", variants=2),
-    "today": TODAY,
-    "today, placed": replace(TODAY, architecture=replace(PUBLISHED, placed=True)),
-    "today, 1.5x": replace(TODAY, architecture=replace(PUBLISHED, enlargement=1.5)),
-    "today, relative": replace(TODAY, architecture=replace(PUBLISHED, moves="relative")),
-    "spatial": BASE,
-    "spatial, batches of 2": replace(BASE, batch_size=2, learning_rate=1e-3),
-    "spatial, logit moves": replace(BASE, architecture=replace(SPATIAL, moves="logit")),
-    "spatial, mean alone": replace(BASE, architecture=replace(SPATIAL, placed=False)),
-    "spatial, 1x": replace(BASE, architecture=replace(SPATIAL, enlargement=1.0)),
-    "spatial, 1.25x": replace(BASE, architecture=replace(SPATIAL, enlargement=1.25)),
-    "spatial, 2x": replace(BASE, architecture=replace(SPATIAL, enlargement=2.0)),
-    "spatial, all matches": replace(BASE, least_overlap=0.0),
-    "spatial, random start": BASE,
-    "spatial, laterals": replace(BASE, architecture=replace(SPATIAL, smoothed=False)),
-    "spatial, no jitter": replace(BASE, jitter=0),
-    "spatial, 4 jittered": replace(BASE, jitter=4),
-    "spatial, 1 step": replace(BASE, steps=1),
-    "spatial, 3 steps": replace(BASE, steps=3),
-    "spatial, 7 cells": replace(BASE, architecture=replace(SPATIAL, cells=7)),
-    "spatial, weight decay 0.1": replace(BASE, weight_decay=0.1),
-    "spatial, stem": replace(BASE, architecture=replace(SPATIAL, stem=True)),
-}
-PARTS: dict[str, parts.Part] = {
-    "even jitter": parts.even_jitter,
-    "positives from 0.5": parts.every_prediction("0.5"),
-    "positives by ATSS": parts.every_prediction("atss"),
-    "adjacent levels": parts.adjacent_levels,
-    "BiFPN x 1": parts.bifpn(1),
-    "BiFPN x 2": parts.bifpn(2),
-    "BiFPN x 3": parts.bifpn(3),
-    "output convolutions in 4 groups": parts.grouped(4),
-    "size S": parts.sized(32, 2),
-    "size L": parts.sized(96, 4),
-    "size XL": parts.sized(128, 5),
-    "dropout of 0.3": parts.dropped(0.3),
-    "distance x 3": parts.weighted(3, 2),
-    "distance alone": parts.weighted(1, 0),
-    "GIoU alone": parts.weighted(0, 2),
-}
-VARIANTS |= {f"spatial, {name}": BASE for name in PARTS}
-WHOLE_MAPS = ("BiFPN",)  # whose normalisation needs the cells that a cache leaves out
+FIRST = replace(BASE, architecture=PUBLISHED, least_overlap=0.0, steps=3)
 
 
-def trained(detector: Detector, lessons: Lessons, variant: str, settings: Settings) -> Learner:
+@dataclass(frozen=True)
+class Variant:
+    """Settings, and a part that is not in the package."""
+
+    settings: Settings = BASE
+    part: parts.Part = parts.plain
+
+
+def other(part: parts.Part = parts.plain, **changed: Any) -> Variant:
+    """The default with other settings, other parts of its architecture, or a part that is not in the package."""
+    own = {name: value for name, value in changed.items() if hasattr(SPATIAL, name)}
+    rest = {name: value for name, value in changed.items() if name not in own}
+    return Variant(replace(BASE, architecture=replace(SPATIAL, **own), **rest), part)
+
+
+VARIANTS: dict[str, Variant] = {
+    "published": Variant(replace(recipes.PUBLISHED, augmentation="flip", variants=2)),
+    "0.1.0": Variant(FIRST),
+    "0.1.0, placed": Variant(replace(FIRST, architecture=replace(PUBLISHED, placed=True))),
+    "0.1.0, 1.25x": Variant(replace(FIRST, architecture=replace(PUBLISHED, enlargement=1.25))),
+    "0.1.0, relative": Variant(replace(FIRST, architecture=replace(PUBLISHED, moves="relative"))),
+    "0.1.0, fused": Variant(replace(FIRST, architecture=replace(PUBLISHED, pyramid="fused"))),
+    "default": Variant(),
+    "FPN": other(pyramid="fpn"),
+    "no 3x3 convolutions": other(part=parts.laterals_alone),
+    "separable": other(part=parts.separable),
+    "not normed": other(part=parts.not_normed),
+    "groups normed": other(part=parts.normed_groups),
+    "BiFPN x 1": other(part=parts.bifpn(1)),
+    "BiFPN x 2": other(part=parts.bifpn(2)),
+    "BiFPN x 3": other(part=parts.bifpn(3)),
+    "adjacent levels": other(part=parts.adjacent_levels),
+    "stem": other(stem=True),
+    "1x": other(enlargement=1.0),
+    "1.5x": other(enlargement=1.5),
+    "2x": other(enlargement=2.0),
+    "7 cells": other(cells=7),
+    "mean alone": other(placed=False),
+    "1 block": other(blocks=1),
+    "3 blocks": other(blocks=3),
+    "size S": other(part=parts.sized(32)),
+    "size L": other(blocks=3, part=parts.sized(96)),
+    "size XL": other(blocks=4, part=parts.sized(128)),
+    "1 step": other(steps=1),
+    "2 steps": other(steps=2),
+    "4 steps": other(steps=4),
+    "mean of the last two steps": other(part=parts.settled),
+    "logit moves": other(moves="logit"),
+    "moves of edges": other(part=parts.by_edges(parts.BoxHead)),
+    "moves of edges, distributions": other(part=parts.by_edges(parts.Distributed)),
+    "random start": other(part=parts.random_start),
+    "no jitter": other(jitter=0),
+    "1 jittered": other(jitter=1),
+    "4 jittered": other(jitter=4),
+    "jitter of 0.1": other(part=parts.jittered_by(0.1)),
+    "jitter of 0.25": other(part=parts.jittered_by(0.25)),
+    "even jitter": other(part=parts.even_jitter),
+    "all matches": other(least_overlap=0.0),
+    "positives from 0.5": other(part=parts.every_prediction("0.5")),
+    "positives by ATSS": other(part=parts.every_prediction("atss")),
+    "distance x 3": other(part=parts.weighted(3, 2)),
+    "distance alone": other(part=parts.weighted(1, 0)),
+    "GIoU alone": other(part=parts.weighted(0, 2)),
+    "weight decay 0.1": other(weight_decay=0.1),
+    "dropout of 0.3": other(part=parts.dropped(0.3)),
+    "batches of 2": other(batch_size=2, learning_rate=1e-3),
+}
+
+
+def trained(detector: Detector, lessons: Lessons, memory: Memory, settings: Settings) -> Learner:
     """A refiner after all its epochs, as :mod:`refinebox.training.train` makes it."""
     learner = Learner.start(detector, settings)
-    if variant == "spatial, random start":
-        learner.refiner.bboxes_refiner.bboxes_deltas.reset_parameters()
-        learner.averaged.load_state_dict(learner.refiner.state_dict())
     steps = len(lessons.steps())
     for epoch in range(settings.epochs):
-        for place, batches in enumerate(lessons.batches(epoch)):
+        for place, batches in enumerate(memory.batches(lessons, epoch)):
             learner.set_rate(settings.rate(epoch * steps + place, settings.epochs * steps))
-            learner.step(lessons.observe, batches, settings, epoch)
+            learner.step(lambda batch: batch.observation, batches, settings, epoch)
     return learner
 
 
 @torch.no_grad()
-def rows_of(detector: Detector, refiner: Refiner, data: CocoData, link: Link) -> dict[str, Rows]:
+def rows_of(detector: Detector, refiner: Refiner, seen: Seen, link: Link) -> dict[str, Rows]:
     """``before``, ``clipped`` (the detector's own boxes cut at the borders), and ``after``."""
     model = RefinedDetector(detector, refiner)
     found = []
-    for batch in evaluation_batches(detector, data, link, batch_size=4, workers=0, description="evaluate"):
-        batch = batch.to(torch.device("cpu"))
-        before = detector(batch.images, batch.sizes)
-        free = replace(before, boxes=clipped(before.boxes))
-        outputs = {"before": before, "clipped": free, "after": model.refined(before, batch.sizes)}
+    for batch, before in seen:
+        outputs = {
+            "before": before,
+            "clipped": replace(before, boxes=clipped(before.boxes)),
+            "after": model.refined(before, batch.sizes),
+        }
         scores = detector.scores(before.logits)
         found.append(
             {
@@ -139,82 +161,99 @@ def short(evaluate: Evaluator, rows: Rows) -> dict[str, float]:
     return {"AP": mean(value or 0.0 for value in thresholds.values())} | values
 
 
-def run(
-    detector: Detector,
-    training: CocoData,
-    validation: CocoData,
-    cache: Path,
-    variant: str,
-    settings: Settings,
-    *,
-    oracle: bool = False,
-) -> dict[str, Any]:
-    """One training and what it gave; with ``oracle`` also what perfect predictions would, before and after."""
-    stem = variant.startswith("spatial") and SPATIAL.suited(detector.strides).stem  # as all of its variants then
-    settings = replace(settings, architecture=replace(settings.architecture, stem=stem or settings.architecture.stem))
-    lessons = Lessons(detector, training, settings)
-    if not any(part in variant for part in WHOLE_MAPS):
-        lessons.cache = Cache(cache, math.inf, detector, lessons.dataset, WIDEST, pixels=lessons.pixels)
-    start = time.process_time()
-    learner = trained(detector, lessons, variant, settings)
-    seconds = time.process_time() - start
-    refiner = learner.averaged if settings.average else learner.refiner
-    link = Link.between(detector, validation)
-    rows = rows_of(detector, refiner, validation, link)
-    evaluate = Evaluator(validation)
-    interval = difference(validation, rows["clipped"], rows["after"], resamples=300)
-    return {
-        "before": short(evaluate, rows["before"]),
-        "clipped": short(evaluate, rows["clipped"]),
-        "after": short(evaluate, rows["after"]),
-        "oracle": {
-            stage: {name: short(evaluate, found) for name, found in swapped(model, validation, link).items()}
-            for stage, model in (("before", detector), ("after", RefinedDetector(detector, refiner)))
-            if oracle
-        },
-        "interval": [interval.low, interval.high],
-        "cpu_seconds": seconds,
-        "parameters": parameters(learner.refiner),
-    }
+class Bench:
+    """A frozen detector and data, and what it sees of them: each image once, however many refiners follow."""
+
+    def __init__(self, detector: Detector, folder: Path) -> None:
+        self.detector = detector
+        self.training, self.validation = (annotations.read(*layout.find(folder, split)) for split in ("train", "val"))
+        self.link = Link.between(detector, self.validation)
+        self.seen = predicted(detector, self.validation, self.link)
+        self.evaluate = Evaluator(self.validation)
+        self.memories: dict[str, Memory] = {}
+
+    def memory(self, lessons: Lessons, part: str) -> Memory:
+        """What the detector saw of the training images, as ``part`` matches it."""
+        key = f"{part} {lessons.settings.architecture.stem}"
+        if key not in self.memories:
+            self.memories[key] = Memory(lessons, pixels=lessons.pixels)
+        return self.memories[key]
+
+    def run(self, name: str, settings: Settings, *, oracle: bool = False) -> dict[str, Any]:
+        """One training and what it gave; with ``oracle`` also what perfect predictions would, before and after."""
+        stem = settings.architecture.suited(self.detector.strides).stem
+        settings = replace(settings, architecture=replace(settings.architecture, stem=stem))
+        lessons = Lessons(self.detector, self.training, settings)
+        memory = self.memory(lessons, name if "positives" in name else "")
+        start, cpu = time.monotonic(), time.process_time()
+        learner = trained(self.detector, lessons, memory, settings)
+        seconds, cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+        refiner = learner.averaged if settings.average else learner.refiner
+        rows = rows_of(self.detector, refiner, self.seen, self.link)
+        interval = difference(self.validation, rows["clipped"], rows["after"], resamples=300)
+        return {
+            **{stage: short(self.evaluate, rows[stage]) for stage in ("before", "clipped", "after")},
+            "oracle": {
+                stage: {
+                    swap: short(self.evaluate, found)
+                    for swap, found in swapped(model, self.validation, self.link).items()
+                }
+                for stage, model in (("before", self.detector), ("after", RefinedDetector(self.detector, refiner)))
+                if oracle
+            },
+            "interval": [interval.low, interval.high],
+            "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
+            "parameters": parameters(learner.refiner),
+        }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--oracle", action="store_true", help="Also what perfect predictions would be worth.")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
-    lines = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
     if options.table:
-        print(table(lines))
+        print(table([json.loads(line) for line in options.results.read_text().splitlines()]))
         return
-    detector = load_detector(options.detector)
-    training, validation = (annotations.read(*layout.find(options.data, split)) for split in ("train", "val"))
+    bench = Bench(load_detector(options.detector).to(options.device), options.data)
     for seed in options.seeds:
-        for variant in options.variants:
+        for name in options.variants:
+            variant = VARIANTS[name]
             key = {
                 "detector": Path(options.detector).stem,
                 "data": options.data.name,
-                "variant": variant,
+                "variant": name,
                 "seed": seed,
                 "epochs": options.epochs,
             }
-            if any(key.items() <= line.items() for line in lines):
+            if not claimed(options.results, key):
                 continue
-            settings = replace(VARIANTS[variant], epochs=options.epochs, seed=seed)
-            part = PARTS.get(variant.removeprefix("spatial, "), parts.plain)
-            with part(detector):
-                found = run(detector, training, validation, options.cache, variant, settings, oracle=options.oracle)
-            line = {**key, **found, "settings": asdict(settings)}
+            settings = replace(variant.settings, epochs=options.epochs, seed=seed)
+            with variant.part(bench.detector):
+                found = bench.run(name, settings, oracle=options.oracle)
+            line = {**key, **found, "device": options.device, "settings": asdict(settings)}
             with options.results.open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{key} AP {found['clipped']['AP']:.2f} → {found['after']['AP']:.2f}", flush=True)
+
+
+def claimed(results: Path, key: dict[str, Any]) -> bool:
+    """Whether this process is the first to ask for a run, of all that write to ``results``."""
+    taken = results.with_suffix(".claims") / "-".join(str(value).replace(" ", "_") for value in key.values())
+    taken.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        taken.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

@@ -9,18 +9,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import remembered
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert, box_iou
 
 from refinebox.boxes import paired_iou
-from refinebox.data.dataset import CocoDataset
+from refinebox.data.batches import Batch
 from refinebox.detection.detector import Detector
-from refinebox.refinement import head, losses, pooling, pyramid, refiner
+from refinebox.refinement import head, jitter, losses, pooling, pyramid, refiner
 from refinebox.refinement.head import BoxHead
-from refinebox.training import cache, learner
-from refinebox.training.cache import Cache, Piece
+from refinebox.training import learner, observation
 from refinebox.training.observation import Observation
 
 Part = Callable[[Detector], AbstractContextManager[Any]]
@@ -44,24 +44,43 @@ def plain(detector: Detector) -> AbstractContextManager[Any]:
     return ExitStack()
 
 
-class BiFpn(nn.Module):
-    """Weighted fusion down and up again, several times (EfficientDet, arXiv 1911.09070, section 3), for FPN.
+def whole_maps(*, norm: type[nn.Module] | Callable[[], nn.Module]) -> AbstractContextManager[Any]:
+    """The pyramid with another normalisation, computed everywhere."""
+    stack = ExitStack()
+    stack.enter_context(replaced(pyramid, CellNorm=norm))
+    everywhere = lambda self, features, stride: self(features)  # noqa: E731
+    stack.enter_context(replaced(pyramid.FeaturePyramid, where_read=everywhere))
+    return stack
 
-    Depthwise separable convolutions, group normalisation as batches are small, SiLU, fast normalised weights.
+
+def normed_groups(_: Detector) -> AbstractContextManager[Any]:
+    """The pyramid with EfficientDet's kind of normalisation, of groups over whole maps, as batches are small."""
+    return whole_maps(norm=partial(nn.GroupNorm, 32, pyramid.WIDTH))
+
+
+def not_normed(_: Detector) -> AbstractContextManager[Any]:
+    """The pyramid without any normalisation."""
+    return whole_maps(norm=nn.Identity)
+
+
+class BiFpn(nn.Module):
+    """EfficientDet's pyramid (arXiv 1911.09070, section 3), down and up again, several times; each cell normalised.
+
+    Depthwise separable convolutions, SiLU, fast normalised weights.
     """
 
-    def __init__(self, channels: Sequence[int], *, repeats: int, smoothed: bool = True, stem: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], *, repeats: int, fused: bool = True, stem: bool = False) -> None:
         super().__init__()
-        width = pyramid.WIDTH
-        self.laterals = nn.ModuleList(nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(32, width)) for c in channels)
-        count = len(channels)
-        self.down = nn.ModuleList(nn.ModuleList(Fusion(2) for _ in range(count - 1)) for _ in range(repeats))
+        count = len(channels) + stem
+        laterals = [pyramid.NormedLateral(inputs) for inputs in channels]
+        self.laterals = nn.ModuleList([*([pyramid.Stem()] if stem else []), *laterals])
+        self.down = nn.ModuleList(nn.ModuleList(Weighted(2) for _ in range(count - 1)) for _ in range(repeats))
         self.up = nn.ModuleList(
-            nn.ModuleList(Fusion(2 if level == count - 1 else 3) for level in range(1, count)) for _ in range(repeats)
+            nn.ModuleList(Weighted(2 if level == count - 1 else 3) for level in range(1, count)) for _ in range(repeats)
         )
 
     def where_read(self, features: Sequence[Tensor], stride: int) -> list[Tensor]:
-        """Its normalisation needs whole maps."""
+        """All of it: coarse levels ask for fine cells everywhere."""
         return self(features)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -80,24 +99,33 @@ class BiFpn(nn.Module):
         return [each.contiguous() for each in maps]
 
 
-class Fusion(nn.Module):
+class Separable(nn.Module):
+    """The pyramid's fusion with a depthwise and a pointwise convolution for one of both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(pyramid.WIDTH, pyramid.WIDTH, 3, groups=pyramid.WIDTH, bias=False)
+        self.pointwise = nn.Conv2d(pyramid.WIDTH, pyramid.WIDTH, 1)
+        self.norm = pyramid.CellNorm()
+
+    def forward(self, merged: Tensor, padding: int = 1) -> Tensor:
+        around = F.pad(F.silu(merged), [padding] * 4)
+        normed: Tensor = self.norm(self.pointwise(self.depthwise(around)))
+        return normed
+
+
+class Weighted(nn.Module):
     """The weighted mean of maps of one size, convolved."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        width = pyramid.WIDTH
         self.weights = nn.Parameter(torch.ones(inputs))
-        self.convolution = nn.Sequential(
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
-            nn.Conv2d(width, width, 1, bias=False),
-            nn.GroupNorm(32, width),
-        )
+        self.fusion = Separable()
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         weights = self.weights.relu()
         mean = sum(weight * each for weight, each in zip(weights, maps, strict=True)) / (weights.sum() + 1e-4)
-        fused: Tensor = self.convolution(mean)
+        fused: Tensor = self.fusion(mean)
         return fused
 
 
@@ -105,24 +133,85 @@ def bifpn(repeats: int) -> Part:
     return lambda _: replaced(refiner, FeaturePyramid=partial(BiFpn, repeats=repeats))
 
 
-def grouped(groups: int) -> Part:
-    """The pyramid's output convolutions in groups of channels."""
-
-    def build(channels: Sequence[int], **options: Any) -> nn.Module:
-        built = pyramid.FeaturePyramid(channels, **options)
-        for name in [name for name, _ in built.named_children()]:
-            if name.startswith("fpn_output"):
-                convolution = nn.Conv2d(pyramid.WIDTH, pyramid.WIDTH, 3, padding=1, groups=groups)
-                nn.init.kaiming_uniform_(convolution.weight, a=1)
-                nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
-                built.add_module(name, convolution)
-        return built
-
-    return lambda _: replaced(refiner, FeaturePyramid=build)
+def separable(_: Detector) -> AbstractContextManager[Any]:
+    """The fused pyramid with separable convolutions."""
+    return replaced(pyramid, Fusion=Separable)
 
 
-def sized(width: int, blocks: int) -> Part:
-    """Another number of channels and of residual blocks (EfficientDet's compound scaling: both grow together)."""
+class Unconvolved(nn.Module):
+    """A fusion without a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = pyramid.CellNorm()
+
+    def forward(self, merged: Tensor, padding: int = 1) -> Tensor:
+        normed: Tensor = self.norm(F.silu(merged))
+        return normed if padding else normed[..., 1:-1, 1:-1]
+
+
+def laterals_alone(_: Detector) -> AbstractContextManager[Any]:
+    """The fused pyramid without 3x3 convolutions, in which no cell looks at its neighbours."""
+    return replaced(pyramid, Fusion=Unconvolved)
+
+
+def moved_by_edges(boxes: Tensor, moves: Tensor, how: str) -> Tensor:
+    """Boxes ``[M, 4]`` whose left, upper, right and lower edges moved by shares of the sides."""
+    sides = boxes[:, 2:]
+    low, high = (moves.clamp(-0.9, 0.9) * sides.repeat(1, 2)).split(2, dim=1)
+    return torch.cat([boxes[:, :2] + (low + high) / 2, (sides + high - low).clamp(min=1e-4)], dim=1)
+
+
+class Distributed(BoxHead):
+    """A head whose moves are means of distributions over steps that grow outwards (D-FINE, arXiv 2410.13842)."""
+
+    BINS, REACH = 12, 0.5  # to each side of no move, in sides of the box
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.bboxes_deltas = nn.Linear(head.WIDTH, 4 * (2 * self.BINS + 1))
+        nn.init.zeros_(self.bboxes_deltas.weight)
+        nn.init.zeros_(self.bboxes_deltas.bias)
+        outwards = self.REACH * (torch.linspace(0, 1, self.BINS + 1) ** 2)[1:]
+        self.register_buffer("values", torch.cat([-outwards.flip(0), torch.zeros(1), outwards]), persistent=False)
+
+    def moves(self, summary: Tensor) -> Tensor:
+        shares = super().moves(summary).unflatten(1, (4, -1)).softmax(-1)
+        return shares @ self.values
+
+
+def by_edges(box_head: type[BoxHead]) -> Part:
+    """Moves of the four edges, from a head of this kind."""
+    return lambda _: replaced(refiner, moved=moved_by_edges, BoxHead=box_head)
+
+
+def settled(_: Detector) -> AbstractContextManager[Any]:
+    """When it is trained, the mean of the boxes of the last two moves instead of the last."""
+    own = refiner.Refiner.refine_and_look
+
+    def look(self: refiner.Refiner, *given: Any) -> tuple[list[Tensor], Tensor]:
+        steps, seen = own(self, *given)
+        return steps if self.training else [*steps[:-1], (steps[-2] + steps[-1]) / 2], seen
+
+    return replaced(refiner.Refiner, refine_and_look=look)
+
+
+def random_start(_: Detector) -> AbstractContextManager[Any]:
+    """First moves that are not zero."""
+
+    def build(*, still: bool, **options: Any) -> BoxHead:
+        return BoxHead(still=False, **options)
+
+    return replaced(refiner, BoxHead=build)
+
+
+def jittered_by(amount: float) -> Part:
+    """Moved copies that are off by another share of the sides; by default 0.15."""
+    return lambda _: replaced(learner, jittered=partial(jitter.jittered, amount=amount))
+
+
+def sized(width: int) -> Part:
+    """Another number of channels; EfficientDet's compound scaling adds residual blocks, which are a setting."""
 
     @contextmanager
     def context(_: Detector) -> Iterator[None]:
@@ -130,18 +219,9 @@ def sized(width: int, blocks: int) -> Part:
             for module in (pyramid, head, refiner):
                 stack.enter_context(replaced(module, WIDTH=width))
             stack.enter_context(replaced(head, GROUPS=min(32, width // 2)))
-            stack.enter_context(replaced(refiner, BoxHead=partial(Deep, blocks)))
             yield
 
     return context
-
-
-class Deep(BoxHead):
-    """A head with another number of residual blocks."""
-
-    def __init__(self, blocks: int, **options: Any) -> None:
-        super().__init__(**options)
-        self.res_block = nn.Sequential(*(head.Bottleneck() for _ in range(blocks)))
 
 
 def dropped(share: float) -> Part:
@@ -215,43 +295,20 @@ def every_prediction(rule: str) -> Part:
     arXiv 1912.02424, without its levels).
     """
 
-    @contextmanager
-    def context(detector: Detector) -> Iterator[None]:
-        predicted: dict[tuple[Any, ...], Tensor] = {}
-        own = Cache.observe
+    def observe(detector: Detector, batch: Batch, *, pixels: bool = False) -> Observation:
+        seen = observation.observe(detector, batch, pixels=pixels)
+        predictions = detector(batch.images, batch.sizes, batch.proposals).boxes
+        boxes, wanted, images = [], [], []
+        for index, predicted in enumerate(predictions):
+            own, objects = seen.boxes[seen.image == index], seen.wanted[seen.image == index]
+            rows, nearest = positives(predicted, objects, rule)
+            new = ~(predicted[rows, None] == own).all(-1).any(-1)
+            boxes += [own, predicted[rows[new]]]
+            wanted += [objects, objects[nearest[new]]]
+            images.append(seen.image.new_full((len(own) + int(new.sum()),), index))
+        return replace(seen, boxes=torch.cat(boxes), wanted=torch.cat(wanted), image=torch.cat(images))
 
-        def observe(self: Cache, given: Detector, piece: Piece) -> Observation:
-            seen = own(self, given, piece)
-            extra, wanted, image = [], [], []
-            for index, image_id in enumerate(piece.image_ids):
-                key = (image_id, self.dataset.variant)
-                if key not in predicted:
-                    predicted[key] = all_boxes(detector, self.dataset, image_id)
-                objects = seen.wanted[seen.image == index]
-                rows, nearest = positives(predicted[key], objects, rule)
-                taken = (predicted[key][rows, None] == seen.boxes[seen.image == index]).all(-1).any(-1)
-                extra.append(predicted[key][rows[~taken]])
-                wanted.append(objects[nearest[~taken]])
-                image.append(seen.image.new_full((len(extra[-1]),), index))
-            boxes, objects, images = (
-                torch.cat([first, *others])
-                for first, others in ((seen.boxes, extra), (seen.wanted, wanted), (seen.image, image))
-            )
-            order = images.argsort(stable=True)
-            return replace(seen, boxes=boxes[order], wanted=objects[order], image=images[order])
-
-        with replaced(cache.Cache, observe=observe):
-            yield
-
-    return context
-
-
-@torch.no_grad()
-def all_boxes(detector: Detector, dataset: CocoDataset, image_id: int) -> Tensor:
-    """``[Q, 4]`` what the detector predicts in one training image as it is augmented now."""
-    index = next(index for index, entry in enumerate(dataset.images) if entry["id"] == image_id)
-    batch = dataset.__getitems__([index]).to(next(detector.parameters()).device)
-    return detector(batch.images, batch.sizes, batch.proposals).boxes[0]
+    return lambda _: replaced(remembered, observe=observe)
 
 
 def positives(boxes: Tensor, objects: Tensor, rule: str) -> tuple[Tensor, Tensor]:

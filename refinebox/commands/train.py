@@ -153,9 +153,7 @@ def train(
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="How often the refiner moves each box. Default 2; published 3.", rich_help_panel=RECIPE
-        ),
+        typer.Option(min=1, help="How often the refiner moves each box. Default 3.", rich_help_panel=RECIPE),
     ] = None,
     accumulate: Annotated[
         int | None, typer.Option(min=1, help="Cut each batch into so many parts to save memory.", rich_help_panel=SPEED)

@@ -120,8 +120,8 @@ def about_refiner(refiner: Refiner, about: dict[str, Any], where: str) -> dict[s
     """Of the refiner: what it is made of and what it reads."""
     parts = from_metadata(about, where)
     made_of = [
-        f"pyramid {'with' if parts.smoothed else 'without'} output convolutions",
-        f"head reads {'mean and places' if parts.placed else 'mean'}",
+        "FPN" if parts.pyramid == "fpn" else "fused pyramid",
+        f"head of {parts.blocks} blocks reads {'mean and places' if parts.placed else 'mean'}",
         f"area {parts.enlargement:g} x the box in {parts.cells} x {parts.cells} cells",
         f"{parts.moves} moves",
         *(["a stem for the pixels"] if parts.stem else []),

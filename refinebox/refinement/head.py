@@ -17,12 +17,13 @@ class BoxHead(nn.Module):
         placed: summarise by :class:`Places` beside the mean, which alone hardly tells where in the box anything is.
         still: start from moves of zero.
         cells: of a side, 7 or 14.
+        blocks: residual ones.
     """
 
-    def __init__(self, *, placed: bool = False, still: bool = False, cells: int = ROI_SIDE) -> None:
+    def __init__(self, *, placed: bool = False, still: bool = False, cells: int = ROI_SIDE, blocks: int = 3) -> None:
         super().__init__()
         self.halved = Halved() if cells > ROI_SIDE else None
-        self.res_block = nn.Sequential(*(Bottleneck() for _ in range(3)))
+        self.res_block = nn.Sequential(*(Bottleneck() for _ in range(blocks)))
         self.reg_module = nn.Sequential(
             nn.Linear(WIDTH, WIDTH, bias=False),
             nn.LayerNorm(WIDTH),

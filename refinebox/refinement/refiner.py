@@ -45,10 +45,13 @@ class Refiner(nn.Module):
         self.channels, self.strides, self.steps = tuple(channels), tuple(strides), steps
         self.architecture = architecture
         self.levels = (*((STEM_STRIDE,) if architecture.stem else ()), *self.strides)  # strides of the pyramid
-        self.channel_mapper = FeaturePyramid(channels, smoothed=architecture.smoothed, stem=architecture.stem)
+        self.channel_mapper = FeaturePyramid(channels, fused=architecture.pyramid == "fused", stem=architecture.stem)
         # a relative move of zero is no move, which is where to start from
         self.bboxes_refiner = BoxHead(
-            placed=architecture.placed, still=architecture.moves == "relative", cells=architecture.cells
+            placed=architecture.placed,
+            still=architecture.moves == "relative",
+            cells=architecture.cells,
+            blocks=architecture.blocks,
         )
         self.quality: Quality | None = None  # trained when the boxes are
 

@@ -13,13 +13,14 @@ class TiledLevel:
     """A finest level ``[B, 64, H, W]`` that grows tile by tile; cells that no box has read are zero.
 
     Args:
-        lateral, output: the level's convolutions, of one cell and of 3 x 3.
+        lateral, output: make the level's own cells and, of their sum with ``above``, its output; the one looks at a
+            cell alone, the other at a rim of one as well, which its ``padding`` of zero takes for granted.
         feature: ``[B, C, H, W]`` the detector's map.
-        above: ``[B, 64, H', W']`` the next coarser level before its own output convolution.
+        above: ``[B, 64, H', W']`` what of the next coarser level the cells are added to.
         stride: pixels of a cell.
     """
 
-    def __init__(self, lateral: nn.Conv2d, output: nn.Conv2d, feature: Tensor, above: Tensor, stride: int) -> None:
+    def __init__(self, lateral: nn.Module, output: nn.Module, feature: Tensor, above: Tensor, stride: int) -> None:
         self.lateral, self.output, self.feature, self.above, self.stride = lateral, output, feature, above, stride
         count, _, *self.sides = feature.shape
         self.map = feature.new_zeros(count, above.shape[1], *self.sides)
@@ -33,7 +34,8 @@ class TiledLevel:
             missing[0, 0, 0] |= not self.done.any()  # so that weights get a gradient of zero rather than none
         if missing.float().mean() > MOST:
             missing = torch.ones_like(missing)
-            self.map = self._ended(self.lateral(self.feature) + self._above(), padding=1).contiguous()
+            above = F.interpolate(self.above, size=self.sides, mode="nearest")
+            self.map = self.output(self.lateral(self.feature) + above).contiguous()
         elif missing.any():
             self._fill(missing)
         self.done |= missing
@@ -52,12 +54,6 @@ class TiledLevel:
         read.index_add_(0, rois[:, 0].long(), (rows[:, :, None] & columns[:, None]).float())
         return read > 0
 
-    def _above(self) -> Tensor:
-        return F.interpolate(self.above, size=self.sides, mode="nearest")
-
-    def _ended(self, merged: Tensor, padding: int) -> Tensor:
-        return F.conv2d(merged, self.output.weight, self.output.bias, padding=padding, groups=self.output.groups)
-
     def _fill(self, missing: Tensor) -> None:
         """Computes these tiles, each from its cells and a rim of one."""
         image, *corner = missing.nonzero().unbind(1)  # [T] each
@@ -75,7 +71,7 @@ class TiledLevel:
         )
         cut = last(self.feature)[image, row, column]  # [T, 10, 10, C]
         merged = self.lateral(first(cut)) + first(last(self.above)[image, up, left])
-        tiles = self._ended(merged * inside[:, None], padding=0)  # beyond the map are zeros  [T, 64, 8, 8]
+        tiles = self.output(merged * inside[:, None], padding=0)  # beyond the map are zeros  [T, 64, 8, 8]
         own = inside[:, 1:-1, 1:-1]
         at = (place.expand_as(inside)[:, 1:-1, 1:-1][own] for place in (image, row, column))
         # in place but for gradients, whose earlier steps have read the map as it was

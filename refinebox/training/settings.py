@@ -64,7 +64,7 @@ class Settings:
     held_out: float = 0.1
     quality: bool = False
     architecture: Architecture = SPATIAL
-    steps: int = 2
+    steps: int = 3
     accumulate: int = 1
     augmentation: Augmentation = "multiscale"
     variants: int = 0

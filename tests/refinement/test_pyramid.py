@@ -1,4 +1,4 @@
-"""The level that is made of pixels."""
+"""What the fused pyramid computes, and the level that is made of pixels."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from refinebox.data.annotations import CocoData
 from refinebox.detection.detector import Detector
 from refinebox.detection.output import DetectorOutput
 from refinebox.refinement.architecture import PUBLISHED, SPATIAL
+from refinebox.refinement.pyramid import FeaturePyramid
 from refinebox.refinement.refined_detector import RefinedDetector
 from refinebox.refinement.refiner import Refiner
 from refinebox.refinement.refiner_file import load_refiner
@@ -40,6 +42,28 @@ def coarse(make_detector: Callable[..., Detector], monkeypatch: pytest.MonkeyPat
     return make_detector()
 
 
+def test_fused_levels_go_down_convolved() -> None:
+    """As written out by hand: normalised sums, activated and convolved, and only then handed down."""
+    torch.manual_seed(0)
+    pyramid = FeaturePyramid((6, 8), fused=True)
+    for norm in (module for module in pyramid.modules() if isinstance(module, nn.LayerNorm)):
+        nn.init.normal_(norm.weight, 1, 0.2)
+    fine, coarse = torch.randn(2, 6, 7, 9), torch.randn(2, 8, 4, 5)
+    parts = pyramid.state_dict()
+
+    def convolved(maps: Tensor, name: str) -> Tensor:
+        weight, bias = parts[f"{name}.weight"], parts[f"{name}.bias"]
+        maps = functional.conv2d(maps, weight, bias, padding=weight.shape[-1] // 2)
+        normed = (maps - maps.mean(1, keepdim=True)) / (maps.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+        return normed * parts[f"{name}.norm.weight"][:, None, None] + parts[f"{name}.norm.bias"][:, None, None]
+
+    top = convolved(functional.silu(convolved(coarse, "fpn_lateral3")), "fpn_output3")
+    handed = top.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :7, :9]
+    bottom = convolved(functional.silu(convolved(fine, "fpn_lateral2") + handed), "fpn_output2")
+    for found, expected in zip(pyramid([fine, coarse]), (bottom, top), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_coarse_maps_ask_for_a_stem() -> None:
     assert SPATIAL.suited((16,)).stem
     assert SPATIAL.suited((14, 28)).stem
@@ -58,11 +82,11 @@ def test_its_level_has_stride_four() -> None:
 def test_pixels_out_of_reach_do_not_matter() -> None:
     """A cache keeps the pixels of STEM_REACH around what is pooled."""
     refiner = Refiner((8,), (16,), 1, replace(SPATIAL, stem=True))
-    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight)
+    torch.nn.init.normal_(refiner.bboxes_refiner.bboxes_deltas.weight, std=0.02)  # so that no move is cut
     image, feature = torch.rand(1, 3, 128, 128), torch.rand(1, 8, 8, 8)
     boxes, sizes = torch.tensor([[[0.5, 0.5, 0.125, 0.125]]]), torch.tensor([[128, 128]])
     [plain] = refiner([image, feature], boxes, sizes)
-    low, high = 64 - 12 - 16, 64 + 12 + 16  # half of 1.5 times 16 pixels, and the reach
+    low, high = 64 - 10 - 16, 64 + 10 + 16  # half of 1.25 times 16 pixels, and the reach
     near = torch.zeros_like(image)
     near[..., low:high, low:high] = image[..., low:high, low:high]
     [known] = refiner([near, feature], boxes, sizes)

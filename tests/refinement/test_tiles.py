@@ -24,10 +24,10 @@ def tiled(pyramid: FeaturePyramid, features: list[Tensor]) -> TiledLevel:
     return level
 
 
-@pytest.fixture
-def pyramid() -> FeaturePyramid:
+@pytest.fixture(params=[False, True], ids=["fpn", "fused"])
+def pyramid(request: pytest.FixtureRequest) -> FeaturePyramid:
     torch.manual_seed(0)
-    return FeaturePyramid(CHANNELS)
+    return FeaturePyramid(CHANNELS, fused=request.param)
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (41, 57), (8, 8), (3, 70)])
