@@ -32,7 +32,7 @@ def settings() -> "Settings":
     """Of the demo's training."""
     from refinebox.training.settings import Settings
 
-    return Settings(epochs=5, jitter=1, steps=2, average=0.0, augmentation="flip")
+    return Settings(epochs=4, jitter=1, average=0.0, augmentation="flip")
 
 
 def run(
