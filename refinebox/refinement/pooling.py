@@ -1,11 +1,10 @@
-"""Features inside boxes: RoIAlign (Mask R-CNN, section 3) from the pyramid level of a box's size."""
+"""Features inside boxes: RoIAlign from the pyramid level of a box's size."""
 
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from refinebox.refinement.gathered import gathered
 from refinebox.refinement.tiles import TiledLevel
@@ -34,21 +33,26 @@ def pool(
     """
     rois = torch.cat([image[:, None].to(pixels), enlarged(pixels, enlargement)], dim=1)  # [M, 5]
     level_of = levels(pixels, strides)
-    # torchvision's RoIAlign ends the process at a box that is not finite, and an exported graph the batch; here its
-    # features are not finite either, and whoever looks at the moved box says so
+    # a box that is not finite has no cells to read; its features are not finite either, and whoever looks at the moved
+    # box says so
     unbounded = ~rois.isfinite().all(1)  # [M]
     rois = rois.masked_fill(unbounded[:, None], 0)
-    if torch.compiler.is_exporting():
+    samples = SAMPLES // cells
+    if torch.compiler.is_exporting() or pixels.device.type != "cpu":
         maps = [level for level in pyramid if isinstance(level, Tensor)]
-        pooled = gathered(maps, strides, rois, level_of, cells, SAMPLES // cells)
+        pooled = gathered(maps, strides, rois, level_of, cells, samples)
         return pooled.masked_fill(unbounded[:, None, None, None], torch.nan)
-    pooled = pixels.new_zeros(len(pixels), pyramid[-1].shape[1], cells, cells)
+    # level by level, so that a table of all need not be made anew at every step, and tiles can be
+    parts, places = [], []
     for level, (feature, stride) in enumerate(zip(pyramid, strides, strict=True)):
         # a level without boxes takes part too, so that its weights get a gradient of zero rather than none
         rows = (level_of == level).nonzero()[:, 0]
-        feature = feature if isinstance(feature, Tensor) else feature.around(rois[rows])
-        pooled[rows] = roi_align(feature, rois[rows], cells, 1 / stride, sampling_ratio=SAMPLES // cells, aligned=True)
-    return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan)
+        own = rois[rows]
+        feature = feature if isinstance(feature, Tensor) else feature.around(own)
+        parts.append(gathered([feature], [stride], own, torch.zeros_like(rows), cells, samples))
+        places.append(rows)
+    pooled = torch.cat(parts)[torch.cat(places).argsort()].contiguous()  # as the head's normalisation is fastest
+    return pooled.masked_fill_(unbounded[:, None, None, None], torch.nan) if unbounded.any() else pooled
 
 
 def enlarged(pixels: Tensor, enlargement: float) -> Tensor:

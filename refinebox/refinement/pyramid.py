@@ -62,8 +62,8 @@ class FeaturePyramid(nn.Module):
             merged = self._lateral(level)(feature)
             if above is not None:
                 merged = merged + F.interpolate(above, size=merged.shape[-2:], mode="nearest")
-            # laid out once as RoIAlign reads it, which would otherwise do so at every step
-            made.insert(0, self._output(level)(merged).contiguous())
+            # laid out once as pooling reads it, which would otherwise do so at every step
+            made.insert(0, self._output(level)(merged).contiguous(memory_format=torch.channels_last))
             above = made[0] if self.fused else merged
         return made, cast(Tensor, above)
 

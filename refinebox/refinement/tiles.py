@@ -23,7 +23,7 @@ class TiledLevel:
     def __init__(self, lateral: nn.Module, output: nn.Module, feature: Tensor, above: Tensor, stride: int) -> None:
         self.lateral, self.output, self.feature, self.above, self.stride = lateral, output, feature, above, stride
         count, _, *self.sides = feature.shape
-        self.map = feature.new_zeros(count, above.shape[1], *self.sides)
+        self.map = first(feature.new_zeros(count, *self.sides, above.shape[1]))
         self.shape = self.map.shape
         self.done = torch.zeros(count, *(-(-side // SIDE) for side in self.sides), dtype=torch.bool)
 
@@ -35,7 +35,8 @@ class TiledLevel:
         if missing.float().mean() > MOST:
             missing = torch.ones_like(missing)
             above = F.interpolate(self.above, size=self.sides, mode="nearest")
-            self.map = self.output(self.lateral(self.feature) + above).contiguous()
+            whole = self.output(self.lateral(self.feature) + above)
+            self.map = whole.contiguous(memory_format=torch.channels_last)
         elif missing.any():
             self._fill(missing)
         self.done |= missing

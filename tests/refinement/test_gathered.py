@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from refinebox.refinement.gathered import gathered
+from refinebox.refinement.gathered import gathered, weighted_sums
 
 
 def boxes(height: int, width: int) -> Tensor:
@@ -34,3 +34,24 @@ def test_it_is_roi_align_on_each_boxs_own_level(side: int, strides: tuple[int, .
         torch.testing.assert_close(found[level_of == level], wanted[level_of == level], atol=2e-4, rtol=0)
     assert found[-4].abs().max() > 0
     assert found[-2].abs().max() == 0  # far outside
+
+
+def test_sums_are_the_same_in_an_exported_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(2)
+    cells = torch.randn(50, 6, generator=generator, requires_grad=True)
+    index, share = torch.randint(50, (3, 7, 7, 4), generator=generator), torch.rand(3, 7, 7, 4, generator=generator)
+    found = weighted_sums(cells, index, share)
+    [gradient] = torch.autograd.grad(found.square().sum(), cells)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    exported = weighted_sums(cells, index, share)
+    torch.testing.assert_close(found, exported)
+    torch.testing.assert_close(gradient, torch.autograd.grad(exported.square().sum(), cells)[0])
+
+
+def test_no_boxes_give_nothing_and_gradients_of_zero() -> None:
+    feature = torch.randn(2, 5, 8, 8, requires_grad=True)
+    found = gathered([feature], [4], torch.zeros(0, 5), torch.zeros(0).long(), 14, 1)
+    assert found.shape == (0, 5, 14, 14)
+    found.sum().backward()
+    assert feature.grad is not None
+    assert not feature.grad.any()
