@@ -250,6 +250,7 @@ def open_run(output: Path, config: Mapping[str, Any], continued: bool) -> None:
         old = dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); start a new run in another folder") from error
+    config = json.loads(json.dumps(config))  # as the file has it: tuples are lists there
     old = {name: asdict(FIRST)[name] for name in NEW} | old  # as version 0.1.0 had them without saying so
     changed = [
         f"{key} was {old.get(key)}, now {config.get(key)}"
