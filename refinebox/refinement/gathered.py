@@ -47,7 +47,7 @@ def weighted_sums(cells: Tensor, index: Tensor, share: Tensor) -> Tensor:
         sums: Tensor = share[..., None, :] @ cells[index]  # [M, side, side, 1, C]
         return sums[..., 0, :]
     bags, shares = index.flatten(0, 2), share.detach().flatten(0, 2)  # [M * side * side, T]
-    return F.embedding_bag(bags, cells, per_sample_weights=shares, mode="sum").unflatten(0, index.shape[:3])
+    return F.embedding_bag(bags, cells, per_sample_weights=shares, mode="sum").view(*index.shape[:3], cells.shape[1])
 
 
 def taps(low: Tensor, high: Tensor, cells: Tensor, side: int, samples: int) -> tuple[Tensor, Tensor]:
