@@ -46,7 +46,7 @@ def weighted_sums(cells: Tensor, index: Tensor, share: Tensor) -> Tensor:
     if torch.compiler.is_exporting() or cells.device.type not in ("cpu", "cuda"):
         sums: Tensor = share[..., None, :] @ cells[index]  # [M, side, side, 1, C]
         return sums[..., 0, :]
-    bags, shares = index.flatten(0, 2), share.detach().flatten(0, 2)  # [M * side * side, T]
+    bags, shares = index.flatten(0, 2), share.detach().flatten(0, 2).to(cells)  # [M * side * side, T]
     return F.embedding_bag(bags, cells, per_sample_weights=shares, mode="sum").view(*index.shape[:3], cells.shape[1])
 
 

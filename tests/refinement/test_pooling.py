@@ -51,6 +51,15 @@ def test_a_box_that_is_not_finite_neither_ends_the_process_nor_passes_for_one_th
     torch.testing.assert_close(found[:1], pool(pyramid, (4, 8), boxes[:1], torch.tensor([0])), rtol=0, atol=0)
 
 
+def test_maps_of_a_lower_precision_are_pooled_as_well() -> None:
+    """As whoever puts a refiner under autocast has them."""
+    torch.manual_seed(0)
+    pyramid, box = [torch.randn(1, 3, 64, 64)], torch.tensor([[60.0, 60.0, 160.0, 160.0]])
+    wanted = pool(pyramid, (4,), box, torch.tensor([0]))
+    found = pool([level.bfloat16() for level in pyramid], (4,), box, torch.tensor([0]))
+    torch.testing.assert_close(found.float(), wanted, atol=0.05, rtol=0)
+
+
 def test_seven_cells_are_the_means_of_fourteen() -> None:
     """Both look at the same places, so what is learned from the finer ones starts from the same."""
     generator = torch.Generator().manual_seed(0)
