@@ -93,7 +93,7 @@ def test_a_file_is_described(refiner_file: Path, upgraded: Path, detector_file: 
     assert [line.partition(":")[0] for line in lines] == [
         *("kind", "architecture", "reads", "parameters", "trained on", "validation AP", "-v shows settings")
     ]
-    parts = "pyramid with output convolutions, head reads mean, area 1 x the box in 7 x 7 cells, logit moves; 3 steps"
+    parts = "FPN, head of 3 blocks reads mean, area 1 x the box in 7 x 7 cells, logit moves; 3 steps"
     assert lines[1] == f"architecture:  published: {parts}"
     assert lines[-2] == "validation AP: 40.0 → 41.2, by which the epoch was chosen"
     assert "detector:      tiny (dab_detr), 6 categories\n" in done("info", upgraded)
