@@ -246,12 +246,13 @@ def main() -> None:
 
 
 def claimed(results: Path, key: dict[str, Any]) -> bool:
-    """Whether this process is the first to ask for a run, of all that write to ``results``."""
+    """Whether this process is the first to ask for a run, of all that write to ``results``; says so if not."""
     taken = results.with_suffix(".claims") / "-".join(str(value).replace(" ", "_") for value in key.values())
     taken.parent.mkdir(parents=True, exist_ok=True)
     try:
         taken.touch(exist_ok=False)
     except FileExistsError:
+        print(f"{taken.name} has been begun already; if it never ended, remove {taken}", flush=True)
         return False
     return True
 

@@ -19,10 +19,11 @@ def test_a_variant_changes_what_it_names_and_nothing_else(script: ModuleType) ->
     assert len({str(each) for each in settings}) == len(settings)
 
 
-def test_every_run_is_begun_once(script: ModuleType, tmp_path: Path) -> None:
+def test_every_run_is_begun_once(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, key = tmp_path / "ablation.jsonl", {"variant": "1x", "seed": 0}
     assert script.claimed(results, key)
     assert not script.claimed(results, key)
+    assert "1x-0 has been begun already; if it never ended, remove " in capsys.readouterr().out
     assert script.claimed(results, key | {"seed": 1})
 
 
